@@ -1,0 +1,203 @@
+"""Folders that are whole or absent: written aside, sealed with checksums, then renamed into place.
+
+Every stage writes one such folder. Its manifest names the kind, the format version, the settings that made it,
+a checksum for each file, and the fingerprints of the artifacts it was made from (its *parents*), so that a
+damaged or mixed set is refused instead of served.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from watchnext.errors import ArtifactError
+from watchnext.shapes import Array
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Artifact:
+    """A sealed folder that was checked when it was opened."""
+
+    path: Path
+    kind: str
+    fingerprint: str
+    parents: dict[str, str]
+    settings: dict[str, Any]
+    facts: dict[str, Any]
+
+    def require_parent(self, parent: "Artifact") -> None:
+        """Refuses a `parent` other than the one this artifact was made from.
+
+        Raises:
+            ArtifactError: the fingerprints differ.
+        """
+        made_from = self.parents.get(parent.kind)
+        if made_from != parent.fingerprint:
+            raise ArtifactError(
+                f"the {self.kind} in {self.path} was made from the {parent.kind} {_short(made_from)}, "
+                f"but the one in {parent.path} is {_short(parent.fingerprint)}: a mixed set would answer "
+                f"wrongly. Run the steps after '{parent.kind}' again."
+            )
+
+
+@contextmanager
+def writing(
+    path: Path,
+    kind: str,
+    parents: tuple[Artifact, ...] = (),
+    settings: Any = None,
+    facts: Mapping[str, Any] | None = None,
+) -> Iterator[Path]:
+    """Gives a folder to write into that takes the place of `path` only when the block ends well.
+
+    `facts` may be filled while the block runs; they are sealed at its end.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.unfinished")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    try:
+        yield aside
+        _seal(aside, kind, parents, settings, facts or {})
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    _swap(aside, path)
+
+
+@contextmanager
+def writing_file(path: Path) -> Iterator[Path]:
+    """Gives a file name to write to that becomes `path` only when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.unfinished")
+    try:
+        yield aside
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    os.replace(aside, path)
+
+
+def open_artifact(path: Path, kind: str) -> Artifact:
+    """Gives the checked artifact at `path`.
+
+    Raises:
+        ArtifactError: there is none, it is of another kind or format version, a file is missing, or a byte differs.
+    """
+    manifest = _read_manifest(path, kind)
+    for name, expected in manifest["files"].items():
+        file = path / name
+        if not file.is_file():
+            raise ArtifactError(f"{path} is damaged: {name} is missing. {_REMEDY}")
+        if file.stat().st_size != expected["bytes"] or _sha256(file) != expected["sha256"]:
+            raise ArtifactError(f"{path} is damaged: the checksum of {name} does not match. {_REMEDY}")
+    artifact = Artifact(
+        path,
+        manifest["kind"],
+        _fingerprint(manifest),
+        manifest["parents"],
+        manifest["settings"],
+        manifest["facts"],
+    )
+    if artifact.fingerprint != manifest["fingerprint"]:
+        raise ArtifactError(f"{path} is damaged: {MANIFEST} was changed after it was written. {_REMEDY}")
+    return artifact
+
+
+def save_arrays(folder: Path, arrays: Mapping[str, Array]) -> None:
+    """Writes each array as `<name>.npy`, the form that `load_arrays` maps."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array, allow_pickle=False)
+
+
+def load_arrays(folder: Path, names: Mapping[str, Any] | tuple[str, ...]) -> dict[str, Array]:
+    """Maps the named arrays read-only; nothing is read until it is used."""
+    return {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names}
+
+
+_REMEDY = "Restore it from a copy, or run the step that makes it again."
+
+
+def _read_manifest(path: Path, kind: str) -> dict[str, Any]:
+    try:
+        manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text())
+    except FileNotFoundError as missing:
+        raise ArtifactError(f"{path} holds no {kind}: there is no {MANIFEST} in it.") from missing
+    except ValueError as broken:
+        raise ArtifactError(f"{path} is damaged: {MANIFEST} is not JSON. {_REMEDY}") from broken
+    if not isinstance(manifest, dict) or manifest.get("format_version") != FORMAT_VERSION:
+        raise ArtifactError(
+            f"{path} was written in another format version than {FORMAT_VERSION}, the one that this watchnext "
+            "reads: make it again."
+        )
+    if manifest.get("kind") != kind:
+        raise ArtifactError(f"{path} holds a {manifest.get('kind')}, but a {kind} was expected.")
+    return manifest
+
+
+def _seal(
+    folder: Path, kind: str, parents: tuple[Artifact, ...], settings: Any, facts: Mapping[str, Any]
+) -> None:
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    manifest = {
+        "kind": kind,
+        "format_version": FORMAT_VERSION,
+        "parents": {parent.kind: parent.fingerprint for parent in parents},
+        "settings": dataclasses.asdict(settings) if settings is not None else {},
+        "facts": dict(facts),
+        "files": {
+            str(file.relative_to(folder)): {"bytes": file.stat().st_size, "sha256": _sha256(file)}
+            for file in files
+        },
+    }
+    manifest["fingerprint"] = _fingerprint(manifest)
+    for file in files:
+        _flush_to_disk(file)
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    _flush_to_disk(folder / MANIFEST)
+
+
+def _swap(aside: Path, path: Path) -> None:
+    """Puts `aside` in the place of `path`; between the two renames there is nothing, never a half."""
+    if path.exists():
+        old = path.with_name(f".{path.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        os.rename(path, old)
+        os.rename(aside, path)
+        shutil.rmtree(old)
+    else:
+        os.rename(aside, path)
+    _flush_to_disk(path.parent)
+
+
+def _fingerprint(manifest: Mapping[str, Any]) -> str:
+    sealed = {key: value for key, value in manifest.items() if key != "fingerprint"}
+    return hashlib.sha256(json.dumps(sealed, sort_keys=True).encode()).hexdigest()
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _flush_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _short(fingerprint: str | None) -> str:
+    return fingerprint[:12] if fingerprint else "(none)"

@@ -1,0 +1,242 @@
+"""Every setting, one frozen dataclass a stage, with its default, its range and its source.
+
+`from_mapping` builds any of them from a TOML table and refuses what it does not know with the nearest known name.
+The table of keys in docs/your-log.md is printed by `watchnext settings` from the texts in this file.
+"""
+
+import dataclasses
+import difflib
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from watchnext.errors import ConfigurationError
+
+T = TypeVar("T")
+
+
+def setting(
+    default: Any, doc: str, *, least: float | None = None, most: float | None = None, choices: tuple[str, ...] = ()
+) -> Any:
+    """A dataclass field that knows its explanation and its range (both ends included)."""
+    return field(default=default, metadata={"doc": doc, "least": least, "most": most, "choices": choices})
+
+
+class Checked:
+    """A settings dataclass: its ranges are checked when it is built."""
+
+    def __post_init__(self) -> None:
+        for spec in dataclasses.fields(self):  # type: ignore[arg-type]  # every subclass is a dataclass
+            _check_range(type(self), spec, getattr(self, spec.name))
+
+
+@dataclass(frozen=True)
+class SplitConfig(Checked):
+    """Where the training, validation and test periods meet: global moments, the same for all users."""
+
+    validation_start: int | None = setting(
+        None, "first second of the validation period (Unix time); from validation_share if absent"
+    )
+    test_start: int | None = setting(None, "first second of the test period (Unix time); from test_share if absent")
+    validation_share: float = setting(0.1, "share of the events before the test period that validate", least=0.0, most=0.5)
+    test_share: float = setting(0.1, "latest share of the events that test; 0 trains on the whole log", least=0.0, most=0.5)
+
+
+@dataclass(frozen=True)
+class PrepareConfig(Checked):
+    """How a log becomes a dataset."""
+
+    max_videos: int = setting(10_000_000, "videos kept, by frequency before the test period (§3.1: top N)", least=1)
+    max_search_tokens: int = setting(1_000_000, "unigrams and bigrams kept, by frequency (§3.2)", least=1)
+    max_categories: int = setting(100_000, "values kept of each further categorical column, by frequency", least=1)
+    max_tags: int = setting(8, "tags kept of one video", least=1, most=64)
+    memory_gigabytes: float = setting(8.0, "memory that DuckDB may use before it spills to disk", least=0.25)
+
+
+@dataclass(frozen=True)
+class RetrievalConfig(Checked):
+    """Candidate generation: millions of videos to hundreds (§3)."""
+
+    history_length: int = setting(50, "latest watches, and latest impressions, in a bag (§3.2)", least=1, most=1000)
+    num_search_tokens: int = setting(50, "latest search tokens in the bag (§3.2)", least=1, most=1000)
+    tower: tuple[int, ...] = setting((1024, 512, 256), "widths of the ReLU layers; the last is the user vector (§3.4)")
+    embedding_dim: int = setting(256, "floats of a watch or token embedding (§3.4)", least=1, most=4096)
+    examples_per_user: int = setting(50, "latest watches of a user that become examples (§3.3)", least=1)
+    num_negatives: int = setting(
+        5000, "sampled videos shared by a batch (§3.1); the full softmax where the catalogue is not larger", least=1
+    )
+    sampling_power: float = setting(
+        0.75, "negatives are drawn by watch count to this power; 0 draws uniformly", least=0.0, most=1.0
+    )
+    batch_size: int = setting(2048, "examples of one step", least=1)
+    max_epochs: int = setting(10, "passes over the examples at most", least=1)
+    patience: int = setting(1, "passes without a better validation recall before training stops", least=1)
+    learning_rate: float = setting(0.001, "Adam, for the tower", least=0.0)
+    embedding_learning_rate: float = setting(0.1, "row-wise Adagrad, for the embedding tables", least=0.0)
+    dropout: float = setting(0.0, "share of a bag's watches left out at random while training", least=0.0, most=0.99)
+    refit: bool = setting(
+        True, "train once more on training and validation period together, as long as validation advised"
+    )
+    seed: int = setting(1, "of every random act of this stage", least=0)
+
+
+@dataclass(frozen=True)
+class IndexConfig(Checked):
+    """Finding the videos with the largest dot product, and the other sources of candidates."""
+
+    engine: str = setting("auto", "exact scan, Faiss, or the choice by size", choices=("auto", "exact", "faiss"))
+    approximate_from: int = setting(200_000, "videos from which 'auto' takes Faiss", least=1)
+    probes: int = setting(64, "Faiss partitions looked into for one user", least=1)
+    num_co_watched: int = setting(100, "neighbours kept of each video in the co-watch source", least=1)
+
+
+@dataclass(frozen=True)
+class RankingConfig(Checked):
+    """Ranking: hundreds of candidates to dozens (§4)."""
+
+    history_length: int = setting(100, "latest impressions that the user's past is computed from", least=1, most=1000)
+    last_watches: int = setting(10, "last watched videos that enter as embeddings (§4.1)", least=1, most=1000)
+    tower: tuple[int, ...] = setting((1024, 512, 256), "widths of the ReLU layers (§4.3, table 1)")
+    negatives: str = setting(
+        "all",
+        "which impressions count as a negative of weight 1: 'all' makes the odds the expected watch time at any "
+        "click rate; 'unclicked' is the paper's, right for small click rates (§4.2)",
+        choices=("all", "unclicked"),
+    )
+    watch_unit_seconds: float = setting(
+        10.0, "a watch of this length weighs as much as one negative", least=0.001
+    )
+    max_watch_seconds: float = setting(86_400.0, "longer watches are counted as this long", least=1.0)
+    sampled_negatives: int = setting(
+        4, "unwatched candidates of our own drawn for each watch where the log has no impressions", least=1, most=100
+    )
+    batch_size: int = setting(1024, "impressions of one step", least=1)
+    max_epochs: int = setting(10, "passes over the impressions at most", least=1)
+    patience: int = setting(1, "passes without a better validation loss before training stops", least=1)
+    learning_rate: float = setting(0.0005, "Adam, for the tower", least=0.0)
+    embedding_learning_rate: float = setting(0.02, "row-wise Adagrad, for the embedding tables", least=0.0)
+    dropout: float = setting(0.1, "share of hidden units left out while training", least=0.0, most=0.99)
+    refit: bool = setting(
+        True, "train once more on training and validation period together, as long as validation advised"
+    )
+    seed: int = setting(1, "of every random act of this stage", least=0)
+
+
+@dataclass(frozen=True)
+class EvaluationConfig(Checked):
+    """How the test period is scored."""
+
+    cutoffs: tuple[int, ...] = setting((10, 50, 100, 500), "the k of recall@k and ndcg@k")
+    bootstrap_draws: int = setting(1000, "resamples of users behind each 95 % interval", least=10)
+    exclude_seen: bool = setting(True, "strike videos the user was shown before from lists and targets")
+    seed: int = setting(1, "of the bootstrap", least=0)
+
+
+@dataclass(frozen=True)
+class ServingConfig(Checked):
+    """How a request is answered."""
+
+    num_candidates: int = setting(500, "videos each source nominates for one request (§2)", least=1)
+    exclude_seen: bool = setting(True, "never recommend what the user was shown before")
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of one run; saved beside every artifact it made."""
+
+    split: SplitConfig = field(default_factory=SplitConfig)
+    prepare: PrepareConfig = field(default_factory=PrepareConfig)
+    retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
+    index: IndexConfig = field(default_factory=IndexConfig)
+    ranking: RankingConfig = field(default_factory=RankingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    serving: ServingConfig = field(default_factory=ServingConfig)
+
+    def __post_init__(self) -> None:
+        last_layers = self.retrieval.tower
+        if not last_layers:
+            raise ConfigurationError("[retrieval] tower = []: at least the user vector's width is needed, say [256].")
+        split = self.split
+        if split.validation_start is not None and split.test_start is not None:
+            if split.validation_start >= split.test_start:
+                raise ConfigurationError(
+                    f"[split] validation_start = {split.validation_start} is not before test_start = "
+                    f"{split.test_start}: the validation period comes first."
+                )
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Gives the tables of a TOML file.
+
+    Raises:
+        ConfigurationError: there is no such file, or it is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text())
+    except FileNotFoundError as missing:
+        raise ConfigurationError(f"there is no file {path}; docs/your-log.md shows how to write one.") from missing
+    except (IsADirectoryError, UnicodeDecodeError) as unreadable:
+        raise ConfigurationError(f"{path} is not a text file; a TOML file was expected.") from unreadable
+    except tomllib.TOMLDecodeError as broken:
+        raise ConfigurationError(f"{path} is not valid TOML: {broken}.") from broken
+
+
+def from_mapping(cls: type[T], table: Mapping[str, Any], where: str) -> T:
+    """Builds the settings dataclass `cls` from `table`; nested dataclasses from nested tables.
+
+    Raises:
+        ConfigurationError: an unknown key (with the nearest known one), a wrong type, a value out of range.
+    """
+    kinds = typing.get_type_hints(cls)
+    refuse_unknown(table, kinds, where)
+    return cls(**{key: _converted(value, kinds[key], f"{where}.{key}".lstrip(".")) for key, value in table.items()})
+
+
+def refuse_unknown(table: Mapping[str, Any], known: typing.Iterable[str], where: str) -> None:
+    """Refuses keys of `table` that are not `known`, naming the nearest one.
+
+    Raises:
+        ConfigurationError: the first unknown key.
+    """
+    names = sorted(known)
+    for key in table:
+        if key not in names:
+            nearest = difflib.get_close_matches(key, names, n=1)
+            advice = f"did you mean '{nearest[0]}'?" if nearest else f"known are: {', '.join(names)}."
+            raise ConfigurationError(f"unknown key '{key}' in [{where}]: {advice}")
+
+
+def _converted(value: Any, kind: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, Mapping):
+            raise ConfigurationError(f"[{where}] should be a table, but is {value!r}.")
+        return from_mapping(typing.cast(type[Any], kind), value, where)
+    if typing.get_origin(kind) is types.UnionType:
+        return _converted(value, next(part for part in typing.get_args(kind) if part is not types.NoneType), where)
+    if typing.get_origin(kind) is tuple:
+        if not isinstance(value, list | tuple):
+            raise ConfigurationError(f"{where} = {value!r}: a list was expected.")
+        return tuple(_converted(part, typing.get_args(kind)[0], where) for part in value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not kind:
+        raise ConfigurationError(f"{where} = {value!r}: {kind.__name__} was expected.")
+    return value
+
+
+def _check_range(cls: type[Any], spec: dataclasses.Field[Any], value: Any) -> None:
+    least, most, choices = (spec.metadata.get(key) for key in ("least", "most", "choices"))
+    where = f"[{cls.__name__.removesuffix('Config').lower()}] {spec.name} = {value!r}"
+    if choices and value not in choices:
+        raise ConfigurationError(f"{where}: one of {', '.join(choices)} was expected.")
+    if isinstance(value, tuple) and any(part < 1 for part in value):
+        raise ConfigurationError(f"{where}: every entry must be at least 1.")
+    if value is None or isinstance(value, tuple | str | bool):
+        return
+    if (least is not None and value < least) or (most is not None and value > most):
+        bounds = f"at least {least}" if most is None else f"between {least} and {most}"
+        raise ConfigurationError(f"{where}: {bounds} was expected.")

@@ -1,0 +1,1 @@
+"""What happened: the log's schema, its readers, rejected rows, time splits, and the compiled dataset."""

@@ -1,0 +1,311 @@
+"""From checked tables to a dataset: DuckDB sorts and counts, NumPy files receive the result in chunks."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from watchnext.artifacts import save_arrays, writing
+from watchnext.config import PrepareConfig, SplitConfig
+from watchnext.errors import ConfigurationError, DataError
+from watchnext.events.log import EventLog
+from watchnext.events.splits import split_moments
+from watchnext.events.vocabulary import Vocabulary
+from watchnext.progress import bar
+from watchnext.shapes import Array
+
+_CHUNK_ROWS = 1_000_000
+
+_WORDS = "list_filter(regexp_split_to_array(lower(query), '[^\\p{L}\\p{N}]+'), lambda word: word <> '')"
+_PAIRS = f"list_transform(range(1, greatest(len({_WORDS}), 1)), lambda i: {_WORDS}[i] || ' ' || {_WORDS}[i + 1])"
+TOKENS = f"list_concat({_WORDS}, {_PAIRS})"
+"""SQL: the unigrams and bigrams of a query (§3.2)."""
+
+
+def compile_dataset(log: EventLog, path: Path, split: SplitConfig, prepare: PrepareConfig) -> None:
+    """Writes the dataset of `log` to `path`, whole or not at all.
+
+    Raises:
+        DataError: the log is too short to split, or nothing in it counts as completed.
+    """
+    facts: dict[str, Any] = {"name": log.mapping.name, "rejected": log.rows("rejects")}
+    with writing(path, "dataset", settings=prepare, facts=facts) as folder, bar("preparing", 7) as progress:
+        _merge_events(log)
+        progress.advance()
+        facts |= _periods(log, split)
+        _vocabularies(log, folder / "vocabularies", facts, prepare)
+        progress.advance()
+        _write_events(log, folder, facts)
+        progress.advance()
+        _write_searches(log, folder, facts)
+        _write_users(log, folder, facts)
+        progress.advance()
+        _write_videos(log, folder, facts, prepare.max_tags)
+        progress.advance()
+        for owner in ("video", "channel"):
+            _write_timelines(log, folder / f"{owner}_timelines", owner, facts)
+            progress.advance()
+
+
+def query_tokens(query: str) -> list[str]:
+    """Gives the unigrams and bigrams of one search query, by the SQL that compiles a log.
+
+    >>> query_tokens("Jazz  piano-trio")
+    ['jazz', 'piano', 'trio', 'jazz piano', 'piano trio']
+    """
+    with _TOKENIZER_LOCK:
+        row = _TOKENIZER.execute(f"SELECT {TOKENS} FROM (SELECT ? AS query)", [query]).fetchone()
+    return list(row[0]) if row else []
+
+
+_TOKENIZER = duckdb.connect()
+_TOKENIZER_LOCK = threading.Lock()
+
+
+def _merge_events(log: EventLog) -> None:
+    """One row per (user, video, second): exact repeats, and a watch that is also an impression, become one."""
+    only_watches = log.rows("impressions") == 0
+    try:
+        log.connection.execute(
+            f"""
+            CREATE TABLE merged AS
+            SELECT user_id, video_id, timestamp,
+                   max(watch_seconds) AS watch_seconds,
+                   bool_or(clicked) AS clicked,
+                   bool_or(completed) AS completed,
+                   bool_or(shown) AS shown,
+                   max(surface) AS surface
+            FROM (
+                SELECT user_id, video_id, timestamp, watch_seconds, shown, surface,
+                       coalesce(clicked, watch_seconds > 0, completed, false) AS clicked,
+                       coalesce(completed, {log.mapping.completed_rule}, false) AS completed
+                FROM (
+                    SELECT user_id, video_id, timestamp, watch_seconds, clicked, completed, surface, true AS shown
+                    FROM impressions
+                    UNION ALL
+                    SELECT user_id, video_id, timestamp, watch_seconds, true, completed, surface, {only_watches}
+                    FROM watches
+                ) LEFT JOIN (SELECT video_id, duration_seconds FROM videos) USING (video_id)
+            )
+            GROUP BY user_id, video_id, timestamp
+            """
+        )
+    except (duckdb.BinderException, duckdb.ParserException) as wrong:
+        raise ConfigurationError(
+            f"[log] completed = {log.mapping.completed_rule!r} is not an SQL condition on watch_seconds, "
+            f"duration_seconds and clicked: {str(wrong).splitlines()[0]}"
+        ) from wrong
+    if not log.one("SELECT count(*) FILTER (completed) FROM merged"):
+        raise DataError(
+            f"no watch counts as completed under the rule {log.mapping.completed_rule!r}, so there is nothing to "
+            "predict. Change [log] completed, or map a 'completed' column."
+        )
+
+
+def _periods(log: EventLog, split: SplitConfig) -> dict[str, Any]:
+    validation_start, test_start = split_moments(log, "merged", split)
+    first, last = (int(log.one(f"SELECT {bound}(timestamp) FROM merged")) for bound in ("min", "max"))
+    return {
+        "log_start": first,
+        "log_end": last + 1,
+        "validation_start": validation_start,
+        "test_start": test_start,
+        "has_impressions": log.rows("impressions") > 0,
+        "num_repeats": log.rows("impressions") + log.rows("watches") - log.rows("merged"),
+    }
+
+
+def _vocabularies(log: EventLog, folder: Path, facts: dict[str, Any], config: PrepareConfig) -> None:
+    past = f"FROM merged WHERE timestamp < {facts['test_start']}"
+    facts["user_categories"], facts["user_numbers"] = _split_by_type(log, "users", skip=("user_id",))
+    facts["video_categories"], facts["video_numbers"] = _split_by_type(
+        log, "videos", skip=("video_id", "channel_id", "tags", "title", "uploaded_at")
+    )
+    queries = {
+        "videos": f"SELECT video_id AS id, count(*) FILTER (completed) AS n, count(*) AS m {past} GROUP BY id ORDER BY n DESC, m DESC, id LIMIT {config.max_videos}",
+        "users": "SELECT id FROM (SELECT user_id AS id FROM merged UNION SELECT user_id FROM users UNION SELECT user_id FROM searches) ORDER BY id",
+        "surfaces": _most_frequent("surface", past, config.max_categories),
+        "search_tokens": _most_frequent(
+            "token", f"FROM (SELECT unnest({TOKENS}) AS token FROM searches WHERE timestamp < {facts['test_start']})", config.max_search_tokens
+        ),
+    }
+    kept = "FROM videos JOIN videos_vocabulary ON video_id = id"
+    queries["channels"] = _most_frequent("channel_id", kept, config.max_videos)
+    queries["tags"] = _most_frequent("tag", f"FROM (SELECT unnest(tags) AS tag {kept})", config.max_categories)
+    for name in facts["video_categories"]:
+        queries[f"videos.{name}"] = _most_frequent(f'"{name}"', kept, config.max_categories)
+    for name in facts["user_categories"]:
+        queries[f"users.{name}"] = _most_frequent(f'"{name}"', "FROM users", config.max_categories)
+    for name, query in queries.items():
+        _vocabulary(log, name, query).save(folder, name)
+    facts["vocabularies"] = list(queries)
+    facts["num_videos_left_out"] = int(log.one(
+        "SELECT count(*) FROM (SELECT DISTINCT video_id FROM merged) ANTI JOIN videos_vocabulary ON video_id = id"
+    ))
+
+
+def _most_frequent(column: str, source: str, limit: int) -> str:
+    values = f"SELECT {column} AS value {source}"
+    return (
+        f"SELECT value AS id, count(*) AS n FROM ({values}) WHERE value IS NOT NULL GROUP BY value "
+        f"ORDER BY n DESC, value LIMIT {limit}"
+    )
+
+
+def _split_by_type(log: EventLog, table: str, skip: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """The categorical and the numeric columns of `table` that hold anything at all."""
+    types = {name: kind for name, kind in log.columns(table).items() if name not in skip}
+    filled = [name for name in types if log.one(f'SELECT count("{name}") FROM {table}')]
+    return [name for name in filled if types[name] == "VARCHAR"], [name for name in filled if types[name] != "VARCHAR"]
+
+
+def _vocabulary(log: EventLog, name: str, query: str) -> Vocabulary:
+    """Keeps the id → row table in the database, for joins, and gives the vocabulary."""
+    table = f'"{name}_vocabulary"'
+    log.connection.execute(f"CREATE TABLE {table} AS SELECT id, row_number() OVER () AS row FROM ({query})")
+    ids = log.connection.sql(f"SELECT id FROM {table} ORDER BY row").to_arrow_table()["id"].combine_chunks()
+    return Vocabulary(ids if isinstance(ids, pa.Array) else pa.concat_arrays(ids.chunks))
+
+
+def _write_events(log: EventLog, folder: Path, facts: dict[str, Any]) -> None:
+    log.connection.execute(
+        """
+        CREATE TABLE events AS
+        SELECT users.row AS owner, timestamp, coalesce(videos.row, 0) AS video_row, watch_seconds, clicked, completed,
+               shown, coalesce(surfaces.row, 0) AS surface_row
+        FROM merged
+        JOIN users_vocabulary users ON user_id = users.id
+        LEFT JOIN videos_vocabulary videos ON video_id = videos.id
+        LEFT JOIN surfaces_vocabulary surfaces ON surface = surfaces.id
+        ORDER BY owner, timestamp, video_row
+        """
+    )
+    log.connection.execute("DROP TABLE merged")
+    owners = log.rows("users_vocabulary") + 1
+    kinds = {"timestamp": "<i8", "video_row": "<i4", "watch_seconds": "<f4", "clicked": "|b1", "completed": "|b1", "shown": "|b1", "surface_row": "<i4"}
+    _write_segments(log, folder / "events", "SELECT * FROM events", kinds, owners)
+    watches = "SELECT owner, timestamp, place AS places FROM (SELECT *, row_number() OVER () - 1 AS place FROM events) WHERE completed AND video_row > 0"
+    _write_segments(log, folder / "watches", watches, {"timestamp": "<i8", "places": "<i8"}, owners)
+    facts["num_events"] = log.rows("events")
+    facts["num_watches"] = int(log.one("SELECT count(*) FROM events WHERE completed AND video_row > 0"))
+    facts["num_timed"] = int(log.one("SELECT count(*) FROM events WHERE shown AND watch_seconds IS NOT NULL"))
+
+
+def _write_searches(log: EventLog, folder: Path, facts: dict[str, Any]) -> None:
+    tokens = f"""
+        SELECT users.row AS owner, timestamp, tokens.row AS token_row
+        FROM (SELECT user_id, timestamp, unnest({TOKENS}) AS token FROM searches)
+        JOIN users_vocabulary users ON user_id = users.id JOIN search_tokens_vocabulary tokens ON token = tokens.id
+        ORDER BY owner, timestamp, token_row
+    """
+    owners = log.rows("users_vocabulary") + 1
+    _write_segments(log, folder / "searches", tokens, {"timestamp": "<i8", "token_row": "<i4"}, owners)
+    facts["num_searches"] = log.rows("searches")
+
+
+def _write_users(log: EventLog, folder: Path, facts: dict[str, Any]) -> None:
+    rows = log.rows("users_vocabulary") + 1
+    source = "FROM users JOIN users_vocabulary keys ON user_id = keys.id"
+    categorical = _categories(log, "users", facts["user_categories"], source, rows)
+    continuous = _numbers(log, facts["user_numbers"], source, rows)
+    save_arrays(folder / "users", {"categorical": categorical, "continuous": continuous})
+
+
+def _write_videos(log: EventLog, folder: Path, facts: dict[str, Any], max_tags: int) -> None:
+    rows = log.rows("videos_vocabulary") + 1
+    source = "FROM videos JOIN videos_vocabulary keys ON video_id = keys.id"
+    channels = _column(log, f"SELECT keys.row, c.row AS value {source} JOIN channels_vocabulary c ON channel_id = c.id", rows, np.int32)
+    uploaded = _column(log, f"SELECT keys.row, uploaded_at AS value {source} WHERE uploaded_at IS NOT NULL", rows, np.int64)
+    completed = _column(log, f"SELECT video_row AS row, count(*) AS value FROM events WHERE completed AND timestamp < {facts['test_start']} GROUP BY video_row", rows, np.int64)
+    completed[0] = 0
+    tags = np.zeros((rows, max_tags), dtype=np.int32)
+    listed = log.connection.execute(
+        f"SELECT video, nth - 1 AS nth, t.row AS tag FROM (SELECT keys.row AS video, unnest(tags) AS tag, "
+        f"generate_subscripts(tags, 1) AS nth {source}) JOIN tags_vocabulary t ON tag = t.id WHERE nth <= {max_tags}"
+    ).fetchnumpy()
+    tags[listed["video"], listed["nth"]] = listed["tag"]
+    save_arrays(
+        folder / "videos",
+        {
+            "channel_row": channels,
+            "categorical": _categories(log, "videos", facts["video_categories"], source, rows),
+            "continuous": _numbers(log, facts["video_numbers"], source, rows),
+            "tag_rows": tags,
+            "uploaded_at": uploaded,
+            "num_completed": completed,
+        },
+    )
+
+
+def _categories(log: EventLog, table: str, names: list[str], source: str, rows: int) -> Array:
+    columns = np.zeros((rows, len(names)), dtype=np.int32)
+    for place, name in enumerate(names):
+        query = f'SELECT keys.row, v.row AS value {source} JOIN "{table}.{name}_vocabulary" v ON "{name}" = v.id'
+        columns[:, place] = _column(log, query, rows, np.int32)
+    return columns
+
+
+def _numbers(log: EventLog, names: list[str], source: str, rows: int) -> Array:
+    columns = np.full((rows, len(names)), np.nan, dtype=np.float32)
+    for place, name in enumerate(names):
+        values = log.connection.execute(f'SELECT keys.row, "{name}" AS value {source} WHERE "{name}" IS NOT NULL').fetchnumpy()
+        columns[values["row"], place] = values["value"]
+    return columns
+
+
+def _column(log: EventLog, query: str, rows: int, kind: type[np.generic]) -> Array:
+    column = np.zeros(rows, dtype=kind)
+    values = log.connection.execute(query).fetchnumpy()
+    column[values["row"]] = values["value"]
+    return column
+
+
+def _write_timelines(log: EventLog, folder: Path, owner: str, facts: dict[str, Any]) -> None:
+    if owner == "channel":
+        channels = "(SELECT v.row AS video_row, c.row AS channel FROM videos JOIN videos_vocabulary v ON video_id = v.id JOIN channels_vocabulary c ON channel_id = c.id)"
+        source, key = f"events JOIN {channels} USING (video_row)", "channel"
+    else:
+        source, key = "events", "video_row"
+    rows = log.rows(f"{owner}s_vocabulary") + 1
+    running = "OVER (PARTITION BY {key} ORDER BY timestamp ROWS UNBOUNDED PRECEDING)".format(key=key)
+    query = f"""
+        SELECT {key} AS owner, timestamp,
+               sum(CAST(completed AS INTEGER)) {running} AS completed,
+               coalesce(sum(watch_seconds) {running}, 0) AS watch_seconds,
+               count(watch_seconds) {running} AS num_timed
+        FROM {source} WHERE {key} > 0 ORDER BY owner, timestamp, completed, watch_seconds, num_timed
+    """
+    kinds = {"timestamp": "<i8", "completed": "<i4", "watch_seconds": "<f8", "num_timed": "<i4"}
+    _write_segments(log, folder, query, kinds, rows)
+
+
+def _write_segments(log: EventLog, folder: Path, query: str, kinds: dict[str, str], owners: int) -> None:
+    """Streams the columns of `query`, sorted by `owner`, into mapped files, and counts the owners' rows."""
+    folder.mkdir(parents=True)
+    rows = int(log.one(f"SELECT count(*) FROM ({query})"))
+    counts = np.zeros(owners + 1, dtype=np.int64)
+    columns = {
+        name: np.lib.format.open_memmap(str(folder / f"{name}.npy"), mode="w+", dtype=np.dtype(kind), shape=(rows,))
+        for name, kind in kinds.items()
+    } if rows else {name: np.zeros(0, dtype=np.dtype(kind)) for name, kind in kinds.items()}
+    place = 0
+    for batch in log.connection.sql(query).to_arrow_reader(_CHUNK_ROWS):
+        counts[1:] += np.bincount(_values(batch, "owner"), minlength=owners)
+        for name, column in columns.items():
+            column[place : place + batch.num_rows] = _values(batch, name)
+        place += batch.num_rows
+    if not rows:
+        save_arrays(folder, columns)
+    for column in columns.values():
+        if isinstance(column, np.memmap):
+            column.flush()
+    np.save(folder / "offsets.npy", np.cumsum(counts))
+
+
+def _values(batch: pa.RecordBatch, name: str) -> Array:
+    values: Array = batch.column(name).to_numpy(zero_copy_only=False)
+    return values.astype(np.float64) if values.dtype == object else values
+

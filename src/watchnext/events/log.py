@@ -1,0 +1,313 @@
+"""Reading a log: every row is checked; good rows become tables, bad ones are kept with their reason."""
+
+import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import duckdb
+
+from watchnext.errors import ConfigurationError, DataError
+from watchnext.events.mapping import LogMapping, Source
+from watchnext.events.readers import ROW_NUMBER, quoted, relation
+from watchnext.events.schema import EXTENSIBLE, LATEST_TIME_SECONDS, SECONDS_OF_A_DAY, TABLES, Column
+from watchnext.progress import bar
+
+_INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "HUGEINT")
+_NUMBERS = (*_INTEGERS, "FLOAT", "DOUBLE", "DECIMAL")
+_STORED = {"time": "BIGINT", "seconds": "DOUBLE", "number": "DOUBLE", "flag": "BOOLEAN", "tags": "VARCHAR[]"}
+_SHOWN_REJECTS = 10
+
+
+@dataclass(frozen=True)
+class EventLog:
+    """Checked tables in a DuckDB database: think of it as the user's log with our column names.
+
+    The tables of the schema always exist, empty where the log has none, besides `rejects`
+    (table, file, row, column, reason). `user_id` and `video_id` have one type each in all of them:
+    BIGINT, or VARCHAR where an id is not an integer.
+    """
+
+    connection: duckdb.DuckDBPyConnection
+    mapping: LogMapping
+
+    def rows(self, table: str) -> int:
+        """Gives the number of accepted rows of `table`."""
+        return int(self.one(f"SELECT count(*) FROM {table}"))
+
+    def one(self, sql: str) -> Any:
+        """Gives the first value of the first row."""
+        return self.connection.execute(sql).fetchall()[0][0]
+
+    def columns(self, table: str) -> dict[str, str]:
+        """Gives the name and SQL type of each column of `table`."""
+        return {name: kind for name, kind, *_ in self.connection.execute(f"DESCRIBE {table}").fetchall()}
+
+    def write_rejects(self, path: Path) -> None:
+        """Writes the rejected rows to a Parquet file."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.connection.execute(f"COPY rejects TO {quoted(str(path))} (FORMAT parquet)")
+
+    def refuse_too_many_rejects(self) -> None:
+        """Refuses a log whose share of rejected rows exceeds `[log] max_reject_share`.
+
+        Raises:
+            DataError: too many bad rows, with the first ten; or no event at all.
+        """
+        rejected = self.rows("rejects")
+        accepted = sum(self.rows(table) for table in TABLES)
+        if rejected > self.mapping.max_reject_share * (accepted + rejected):
+            first = self.connection.execute(f"SELECT * FROM rejects LIMIT {_SHOWN_REJECTS}").fetchall()
+            lines = "\n".join(f"  {Path(file).name} row {row}: {column}: {why}" for _, file, row, column, why in first)
+            raise DataError(
+                f"{rejected:,} of {accepted + rejected:,} rows were rejected, more than the "
+                f"{self.mapping.max_reject_share:.1%} that [log] max_reject_share allows. The first:\n{lines}"
+            )
+        if self.rows("watches") + self.rows("impressions") == 0:
+            raise DataError("the log holds no watches and no impressions: there is nothing to learn from.")
+
+
+@contextmanager
+def read_log(mapping: LogMapping, memory_gigabytes: float = 8.0) -> Iterator[EventLog]:
+    """Reads and checks the whole log into a temporary database that lives as long as the block.
+
+    Raises:
+        DataError: a file cannot be read or lacks a column.
+        ConfigurationError: an expression of the mapping is not valid.
+    """
+    with TemporaryDirectory(prefix="watchnext-") as scratch:
+        connection = duckdb.connect(f"{scratch}/log.duckdb")
+        try:
+            connection.execute(f"SET memory_limit='{memory_gigabytes}GB'")
+            connection.execute(f"SET temp_directory={quoted(scratch)}")
+            connection.execute("SET TimeZone='UTC'")
+            connection.execute("SET enable_progress_bar=false")
+            log = EventLog(connection, mapping)
+            _read_all(log, Path(scratch))
+            yield log
+        finally:
+            connection.close()
+
+
+def _read_all(log: EventLog, scratch: Path) -> None:
+    connection = log.connection
+    connection.execute('CREATE TABLE rejects ("table" VARCHAR, file VARCHAR, row BIGINT, "column" VARCHAR, reason VARCHAR)')
+    num_files = sum(len(source.files) for source in log.mapping.sources)
+    with bar("reading the log", num_files) as progress:
+        for table, columns in TABLES.items():
+            declared = ", ".join(f'"{column.name}" {_STORED.get(column.kind, "VARCHAR")}' for column in columns)
+            connection.execute(f"CREATE TABLE {table} ({declared})")
+            for source in log.mapping.sources:
+                if source.table == table:
+                    for file in source.files:
+                        _read_file(connection, source, file, scratch)
+                        progress.advance()
+    for table, key in (("users", "user_id"), ("videos", "video_id")):
+        _reject_repeated_ids(connection, table, key)
+    for kind in ("user_id", "video_id"):
+        _unify_ids(log, kind)
+
+
+def _read_file(connection: duckdb.DuckDBPyConnection, source: Source, file: Path, scratch: Path) -> None:
+    columns = _all_columns(source)
+    id_columns = tuple(
+        source.columns.get(column.name, column.name) for column in columns if column.kind.endswith("id")
+    )
+    try:
+        names = _file_columns(connection, relation(file, source.format, (), scratch))
+        select = relation(file, source.format, tuple(name for name in id_columns if name in names), scratch)
+        expressions = _expressions(source, columns, names, file)
+        projected = ", ".join(f'({expression}) AS "{name}"' for name, expression in expressions.items())
+        raw = f"SELECT {projected}, {ROW_NUMBER} FROM ({select}) WHERE {source.where}"
+        _forget_broken_lines(connection)
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE raw AS {raw}")
+        _keep_broken_lines(connection, source, file)
+    except duckdb.BinderException as unbound:
+        raise _explained(connection, unbound, source, file, scratch) from unbound
+    except duckdb.ParserException as wrong:
+        raise ConfigurationError(f"{source.name} has an expression that is not SQL: {_first_line(wrong)}") from wrong
+    except duckdb.ConversionException as wrong:
+        raise DataError(f"{source.name} {file}: an expression met a value that it cannot convert: "
+                        f"{_first_line(wrong)}. Use TRY_CAST for columns that hold odd values.") from wrong
+    except (duckdb.IOException, duckdb.InvalidInputException) as unreadable:
+        raise DataError(f"{file} cannot be read as {source.format}: {_first_line(unreadable)}") from unreadable
+    _sort_good_from_bad(connection, source, file, columns, expressions)
+    connection.execute("DROP TABLE raw")
+
+
+def _all_columns(source: Source) -> tuple[Column, ...]:
+    """The schema's columns and the user's further ones; how a further one is kept depends on its type."""
+    known = TABLES[source.table]
+    names = {column.name for column in known}
+    further = (Column(name, "category") for name in source.columns if name not in names)
+    return known + (tuple(further) if source.table in EXTENSIBLE else ())
+
+
+def _file_columns(connection: duckdb.DuckDBPyConnection, select: str) -> tuple[str, ...]:
+    described = connection.execute(f"DESCRIBE {select}").fetchall()
+    return tuple(name for name, *_ in described if name != ROW_NUMBER)
+
+
+def _expressions(
+    source: Source, columns: tuple[Column, ...], names: tuple[str, ...], file: Path
+) -> dict[str, str]:
+    """The SQL of each mapped column; an expression that is a column's name is quoted for the user."""
+    found = {}
+    for column in columns:
+        expression = source.columns.get(column.name, column.name if column.name in names else None)
+        if expression is None and column.required:
+            nearest = difflib.get_close_matches(column.name, names, n=1)
+            advice = f" The nearest is '{nearest[0]}'." if nearest else ""
+            raise DataError(
+                f"{source.name} needs {column.name}, but {file.name} has no column of that name; it has: "
+                f"{', '.join(names)}.{advice} Map it under [{source.table}.columns]."
+            )
+        if expression is not None:
+            found[column.name] = f'"{expression}"' if expression in names else expression
+    return found
+
+
+def _explained(
+    connection: duckdb.DuckDBPyConnection, error: duckdb.Error, source: Source, file: Path, scratch: Path
+) -> DataError:
+    names = _file_columns(connection, relation(file, source.format, (), scratch))
+    wrong = str(error).split('"')[1] if '"' in str(error) else ""
+    nearest = difflib.get_close_matches(wrong, names, n=1)
+    advice = f" Did you mean '{nearest[0]}'?" if nearest else ""
+    return DataError(
+        f"{source.name} cannot be read from {file.name}: {_first_line(error)} It has: {', '.join(names)}.{advice}"
+    )
+
+
+def _sort_good_from_bad(
+    connection: duckdb.DuckDBPyConnection,
+    source: Source,
+    file: Path,
+    columns: tuple[Column, ...],
+    expressions: dict[str, str],
+) -> None:
+    types = {name: kind for name, kind, *_ in connection.execute("DESCRIBE raw").fetchall()}
+    values, checks = [], []
+    for column in columns:
+        if column.name not in expressions:
+            continue
+        value, kind = _typed(column, types[column.name])
+        unknown = column.kind == "seconds" and expressions[column.name].strip().upper() == "NULL"
+        values.append(f'{value} AS "{column.name}"')
+        checks += _checks(column, value, required=column.required and not unknown)
+        connection.execute(f'ALTER TABLE {source.table} ADD COLUMN IF NOT EXISTS "{column.name}" {kind}')
+    reason = " ".join(f"WHEN {broken} THEN ['{name}', {why}]" for name, broken, why in checks)
+    connection.execute(
+        f"CREATE OR REPLACE TEMP TABLE checked AS SELECT {', '.join(values)}, {ROW_NUMBER}, "
+        f"CASE {reason} ELSE NULL END AS __reason FROM raw"
+    )
+    names = ", ".join(f'"{column.name}"' for column in columns if column.name in expressions)
+    connection.execute(f"INSERT INTO {source.table} ({names}) SELECT {names} FROM checked WHERE __reason IS NULL")
+    connection.execute(
+        f"INSERT INTO rejects SELECT '{source.table}', {quoted(str(file))}, {ROW_NUMBER}, __reason[1], __reason[2] "
+        f"FROM checked WHERE __reason IS NOT NULL"
+    )
+    connection.execute("DROP TABLE checked")
+
+
+def _typed(column: Column, raw_type: str) -> tuple[str, str]:
+    """The expression that gives a column its stored type, and that type."""
+    raw = f'"{column.name}"'
+    text = f"nullif(trim(CAST({raw} AS VARCHAR)), '')"
+    number = f"TRY_CAST({raw} AS DOUBLE)"
+    match column.kind:
+        case "time":
+            if raw_type.startswith(("TIMESTAMP", "DATE")):
+                return f"CAST(floor(epoch({raw})) AS BIGINT)", "BIGINT"
+            seconds = number if raw_type.startswith(_NUMBERS) else (
+                f"coalesce({number}, epoch(TRY_CAST({text} AS TIMESTAMPTZ)))"
+            )
+            return f"TRY_CAST(floor({seconds}) AS BIGINT)", "BIGINT"
+        case "seconds" | "number":
+            return number, "DOUBLE"
+        case "flag":
+            return f"TRY_CAST({raw} AS BOOLEAN)", "BOOLEAN"
+        case "tags":
+            if raw_type.endswith("[]"):
+                return f"CAST({raw} AS VARCHAR[])", "VARCHAR[]"
+            return f"list_filter(regexp_split_to_array({text}, '\\s*[|,;]\\s*'), lambda tag: tag <> '')", "VARCHAR[]"
+        case "category" if raw_type.startswith(_NUMBERS) and column not in _SCHEMA_COLUMNS:
+            return number, "DOUBLE"
+        case _ if raw_type in ("FLOAT", "DOUBLE"):  # ids that went through a tool without nullable integers
+            return f"coalesce(CAST(TRY_CAST({raw} AS BIGINT) AS VARCHAR), {text})", "VARCHAR"
+        case _:
+            return text, "VARCHAR"
+
+
+_SCHEMA_COLUMNS = {column for columns in TABLES.values() for column in columns}
+
+
+def _checks(column: Column, value: str, required: bool) -> list[tuple[str, str, str]]:
+    """What makes a value unacceptable: (column, SQL condition, SQL text of the reason), first match counts."""
+    raw = f'"{column.name}"'
+    given = f"{raw} IS NOT NULL AND trim(CAST({raw} AS VARCHAR)) <> ''" if column.kind != "tags" else "false"
+    checks = []
+    if required:
+        checks.append((column.name, f"NOT ({given})", "'missing'"))
+    if column.kind in ("time", "seconds", "number", "flag"):
+        what = {"time": "a time", "flag": "true or false"}.get(column.kind, "a number")
+        checks.append((column.name, f"({given}) AND ({value}) IS NULL", f"'not {what}: ' || left(CAST({raw} AS VARCHAR), 40)"))
+    if column.kind == "time":
+        late = f"({value}) > {LATEST_TIME_SECONDS}"
+        hint = f"'after the year 2100, perhaps milliseconds: ' || ({value}) || '; map {column.name} = \"{column.name} / 1000\"'"
+        checks += [
+            (column.name, late, hint),
+            (column.name, f"({value}) < 0", f"'before 1970: ' || ({value})"),
+        ]
+    if column.kind == "seconds":
+        checks += [
+            (column.name, f"NOT isfinite({value})", "'not finite'"),
+            (column.name, f"({value}) < 0", f"'negative: ' || ({value})"),
+        ]
+    if column.name == "watch_seconds":
+        too_long = f"'longer than a day, perhaps milliseconds: ' || ({value})"
+        checks.append((column.name, f"({value}) > {SECONDS_OF_A_DAY}", too_long))
+    return checks
+
+
+def _forget_broken_lines(connection: duckdb.DuckDBPyConnection) -> None:
+    for table in ("reject_errors", "reject_scans"):
+        connection.execute(f"DROP TABLE IF EXISTS {table}")
+
+
+def _keep_broken_lines(connection: duckdb.DuckDBPyConnection, source: Source, file: Path) -> None:
+    """Takes over the CSV lines that DuckDB itself could not split into columns or convert."""
+    if source.format == "csv":
+        connection.execute(
+            f"INSERT INTO rejects SELECT '{source.table}', {quoted(str(file))}, line - 1, "
+            "coalesce(column_name, '(line)'), lower(CAST(error_type AS VARCHAR)) || ': ' || split_part(error_message, chr(10), 1) "
+            "FROM (SELECT DISTINCT ON (line) * FROM reject_errors ORDER BY line)"
+        )
+
+
+def _reject_repeated_ids(connection: duckdb.DuckDBPyConnection, table: str, key: str) -> None:
+    """Keeps the first row of each id."""
+    repeated = f"SELECT rowid, row_number() OVER (PARTITION BY {key} ORDER BY rowid) AS nth FROM {table}"
+    connection.execute(
+        f"INSERT INTO rejects SELECT '{table}', '', rowid + 1, '{key}', 'this id came before' FROM ({repeated}) WHERE nth > 1"
+    )
+    connection.execute(f"DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM ({repeated}) WHERE nth > 1)")
+
+
+def _unify_ids(log: EventLog, key: str) -> None:
+    """Makes ids integers where every one of them is written as a plain integer."""
+    tables = [table for table, columns in TABLES.items() if any(column.name == key for column in columns)]
+    odd = " UNION ALL ".join(
+        f"SELECT 1 FROM {table} WHERE CAST(TRY_CAST({key} AS BIGINT) AS VARCHAR) IS DISTINCT FROM {key}"
+        for table in tables
+    )
+    if log.one(f"SELECT count(*) FROM (SELECT 1 FROM ({odd}) LIMIT 1)") == 0:
+        for table in tables:
+            log.connection.execute(f"ALTER TABLE {table} ALTER COLUMN {key} TYPE BIGINT")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]

@@ -1,0 +1,93 @@
+"""Ids outside, dense rows inside."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from watchnext.shapes import Array, Int
+
+UNKNOWN_ROW = 0
+"""The row of everything that is not in a vocabulary, and of padding: the zero vector."""
+
+_FEW = 64
+
+
+class Vocabulary:
+    """The ids of one space, most frequent first: row 1 is the most frequent, row 0 is 'not in here'.
+
+    Ids are strings or integers, mapped from disk; looking up one id is a binary search.
+
+    >>> import pyarrow as pa
+    >>> films = Vocabulary(pa.array(["heat", "alien"]))
+    >>> films.rows_of(["alien", "heat", "never seen"]).tolist()
+    [2, 1, 0]
+    >>> films.ids_of(np.array([1, 2]))
+    ['heat', 'alien']
+    """
+
+    def __init__(self, ids: pa.Array, order: Array | None = None) -> None:
+        self._ids = ids
+        self._order = np.asarray(pc.sort_indices(ids)) if order is None else order
+
+    def __len__(self) -> int:
+        """The number of rows, row 0 included."""
+        return len(self._ids) + 1
+
+    def rows_of(self, ids: Iterable[Any]) -> Int[Array, "rows"]:
+        """Gives the row of each id, 0 for unknown ones (and for ids of another type)."""
+        wanted = list(ids)
+        if len(wanted) <= _FEW:
+            return np.array([self._row_of(one) for one in wanted], dtype=np.int64)
+        return self._rows_of_many(pa.array([self._same_type(one) for one in wanted], self._ids.type))
+
+    def ids_of(self, rows: Int[Array, "rows"]) -> list[Any]:
+        """Gives the id of each row; `None` for row 0."""
+        taken = self._ids.take(pa.array(rows - 1, pa.int64(), mask=rows == UNKNOWN_ROW))
+        return list(taken.to_pylist())
+
+    def save(self, folder: Path, name: str) -> None:
+        """Writes the ids and their sorted order."""
+        folder.mkdir(parents=True, exist_ok=True)
+        table = pa.table({"id": self._ids})
+        with pa.OSFile(str(folder / f"{name}.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+        np.save(folder / f"{name}.order.npy", self._order)
+
+    @classmethod
+    def load(cls, folder: Path, name: str) -> "Vocabulary":
+        """Maps what `save` wrote."""
+        table = pa.ipc.open_file(pa.memory_map(str(folder / f"{name}.arrow"))).read_all()
+        ids = table["id"]
+        one = ids.chunk(0) if ids.num_chunks == 1 else pa.concat_arrays(ids.chunks) if ids.chunks else pa.array([], ids.type)
+        return cls(one, np.load(folder / f"{name}.order.npy", mmap_mode="r"))
+
+    def _same_type(self, one: Any) -> Any:
+        """An id as the vocabulary writes it: a command line says '12' where the log says 12."""
+        if pa.types.is_integer(self._ids.type):
+            try:
+                return int(one)
+            except (TypeError, ValueError):
+                return None
+        return str(one)
+
+    def _row_of(self, one: Any) -> int:
+        wanted = self._same_type(one)
+        if wanted is None:
+            return UNKNOWN_ROW
+        low, high = 0, len(self._order)
+        while low < high:
+            middle = (low + high) // 2
+            if self._ids[int(self._order[middle])].as_py() < wanted:
+                low = middle + 1
+            else:
+                high = middle
+        found = low < len(self._order) and self._ids[int(self._order[low])].as_py() == wanted
+        return int(self._order[low]) + 1 if found else UNKNOWN_ROW
+
+    def _rows_of_many(self, wanted: pa.Array) -> Int[Array, "rows"]:
+        places = pc.index_in(wanted, value_set=self._ids, skip_nulls=True)
+        return np.asarray(pc.fill_null(places, -1)).astype(np.int64) + 1

@@ -1,0 +1,45 @@
+"""Progress bars on the terminal, silent where there is none."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+console = Console(stderr=True)
+
+
+class Bar:
+    """One bar: `advance` moves it, `say` sets the text at its end (loss, rate)."""
+
+    def __init__(self, progress: Progress, description: str, total: int | None) -> None:
+        self._progress = progress
+        self._task = progress.add_task(description, total=total, note="")
+
+    def advance(self, steps: int = 1) -> None:
+        """Moves the bar by `steps`."""
+        self._progress.advance(self._task, steps)
+
+    def say(self, note: str) -> None:
+        """Shows `note` behind the bar."""
+        self._progress.update(self._task, note=note)
+
+
+@contextmanager
+def bar(description: str, total: int | None) -> Iterator[Bar]:
+    """Shows a bar with rate and time left while the block runs; vanishes at its end."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as progress:
+        yield Bar(progress, description, total)
+
+
+def say(message: str) -> None:
+    """Writes one line for the person who waits; results go to standard output, this goes to standard error."""
+    console.print(message, highlight=False)
