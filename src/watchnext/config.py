@@ -73,11 +73,11 @@ class RetrievalConfig(Checked):
         0.75, "negatives are drawn by watch count to this power; 0 draws uniformly", least=0.0, most=1.0
     )
     batch_size: int = setting(2048, "examples of one step", least=1)
-    max_epochs: int = setting(10, "passes over the examples at most", least=1)
+    max_epochs: int = setting(5, "passes over the examples at most; the rates fall over them", least=1)
     patience: int = setting(1, "passes without a better validation recall before training stops", least=1)
     learning_rate: float = setting(0.001, "Adam, for the tower", least=0.0)
-    embedding_learning_rate: float = setting(0.1, "row-wise Adagrad, for the embedding tables", least=0.0)
-    dropout: float = setting(0.0, "share of a bag's watches left out at random while training", least=0.0, most=0.99)
+    embedding_learning_rate: float = setting(0.2, "row-wise Adagrad, for the embedding tables", least=0.0)
+    dropout: float = setting(0.3, "share of a bag's watches left out at random while training", least=0.0, most=0.99)
     refit: bool = setting(
         True, "train once more on training and validation period together, as long as validation advised"
     )
@@ -110,16 +110,21 @@ class RankingConfig(Checked):
     watch_unit_seconds: float = setting(
         10.0, "a watch of this length weighs as much as one negative", least=0.001
     )
-    max_watch_seconds: float = setting(86_400.0, "longer watches are counted as this long", least=1.0)
+    max_watch_seconds: float = setting(
+        86_400.0, "longer watches are learnt as this long; predictions are scaled back to the true mean", least=1.0
+    )
+    habit_lag_days: float = setting(
+        3.0, "a user's pace and taste in tags are read off events at least this old, not off the same sitting", least=0.0
+    )
     sampled_negatives: int = setting(
         4, "unwatched candidates of our own drawn for each watch where the log has no impressions", least=1, most=100
     )
     batch_size: int = setting(1024, "impressions of one step", least=1)
-    max_epochs: int = setting(10, "passes over the impressions at most", least=1)
+    max_epochs: int = setting(3, "passes over the impressions at most; the rates fall over them", least=1)
     patience: int = setting(1, "passes without a better validation loss before training stops", least=1)
-    learning_rate: float = setting(0.0005, "Adam, for the tower", least=0.0)
+    learning_rate: float = setting(0.001, "Adam, for the tower", least=0.0)
     embedding_learning_rate: float = setting(0.02, "row-wise Adagrad, for the embedding tables", least=0.0)
-    dropout: float = setting(0.1, "share of hidden units left out while training", least=0.0, most=0.99)
+    dropout: float = setting(0.3, "share of hidden units left out while training", least=0.0, most=0.99)
     refit: bool = setting(
         True, "train once more on training and validation period together, as long as validation advised"
     )

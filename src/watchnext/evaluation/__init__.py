@@ -1,0 +1,1 @@
+"""Honest measurement of anything that recommends or predicts watch time."""

@@ -1,0 +1,64 @@
+"""Impression examples: this video was shown to this user, and watched for so long (§4)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from watchnext.events.dataset import UserEvents
+from watchnext.shapes import Array, Bool, Float, Int
+
+
+@dataclass(frozen=True)
+class Impressions:
+    """Labels: at `timestamp`, `video_row` was shown to `user_row` on a surface; what came of it."""
+
+    user_row: Int[Array, "rows"]
+    timestamp: Int[Array, "rows"]
+    video_row: Int[Array, "rows"]
+    surface_row: Int[Array, "rows"]
+    watch_seconds: Float[Array, "rows"]
+    clicked: Bool[Array, "rows"]
+    completed: Bool[Array, "rows"]
+
+    def __len__(self) -> int:
+        """The number of impressions."""
+        return len(self.user_row)
+
+    def part(self, places: Array | slice) -> "Impressions":
+        """Gives some of the impressions."""
+        return Impressions(**{name: column[places] for name, column in vars(self).items()})
+
+
+def impressions_between(events: UserEvents, start: int, end: int) -> Impressions:
+    """Gives the impressions in [start, end) whose watch time is known, one user's together and in time order."""
+    when = np.asarray(events.segments.timestamp)
+    wanted = (when >= start) & (when < end) & events.shown & ~np.isnan(events.watch_seconds)
+    places = np.flatnonzero(wanted)
+    owners = np.searchsorted(events.segments.offsets, places, side="right") - 1
+    return Impressions(
+        owners,
+        when[places],
+        events.video_row[places].astype(np.int64),
+        events.surface_row[places].astype(np.int64),
+        events.watch_seconds[places].astype(np.float64),
+        np.asarray(events.clicked[places]),
+        np.asarray(events.completed[places]),
+    )
+
+
+def with_unwatched(watched: Impressions, video_row: Int[Array, "rows drawn"]) -> Impressions:
+    """Adds, beside each watch, the videos of its row of `video_row` as shown and not watched (row 0 adds nothing)."""
+    places, columns = np.nonzero(video_row)
+    negatives = watched.part(places)
+    nothing = np.zeros(len(places), dtype=bool)
+    drawn = Impressions(
+        negatives.user_row,
+        negatives.timestamp,
+        video_row[places, columns],
+        negatives.surface_row,
+        np.zeros(len(places)),
+        nothing,
+        nothing,
+    )
+    both = {name: np.concatenate([column, getattr(drawn, name)]) for name, column in vars(watched).items()}
+    return Impressions(**both)

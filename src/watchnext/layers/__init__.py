@@ -1,0 +1,1 @@
+"""What both networks are built from: embedding tables with their row-wise optimizer, and towers."""

@@ -1,0 +1,60 @@
+"""Towers of fully connected ReLU layers (§3.2, §4.3)."""
+
+import math
+
+import torch
+from torch import nn
+
+from watchnext.shapes import Float, Tensor
+
+
+class Tower(nn.Module):
+    """Layers of the given widths, a ReLU behind each; no widths make it the identity.
+
+    `last_relu=False` leaves the last layer linear.
+    """
+
+    def __init__(
+        self,
+        num_inputs: int,
+        widths: tuple[int, ...],
+        generator: torch.Generator,
+        dropout: float = 0.0,
+        last_relu: bool = True,
+    ) -> None:
+        super().__init__()
+        sizes = (num_inputs, *widths)
+        self.layers = nn.ModuleList(
+            linear(before, after, generator) for before, after in zip(sizes, widths, strict=False)
+        )
+        self.dropout = dropout
+        self.generator = generator
+        self.last_relu = last_relu
+        self.num_outputs = sizes[-1]
+
+    def forward(self, inputs: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch outputs"]:
+        """Gives the activations of the last layer."""
+        activations = inputs
+        for place, layer in enumerate(self.layers, start=1):
+            activations = layer(activations)
+            if place < len(self.layers) or self.last_relu:
+                activations = self._thinned(torch.relu(activations))
+        return activations
+
+    def _thinned(self, activations: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
+        """Dropout that draws from the tower's own generator, so that a resumed run draws the same."""
+        if not self.training or self.dropout == 0.0:
+            return activations
+        kept = torch.empty_like(activations).bernoulli_(1.0 - self.dropout, generator=self.generator)
+        return activations * kept / (1.0 - self.dropout)
+
+
+def linear(num_inputs: int, num_outputs: int, generator: torch.Generator) -> nn.Linear:
+    """Gives a linear layer with He's initial weights and no bias yet, drawn from `generator`."""
+    layer = nn.utils.skip_init(nn.Linear, num_inputs, num_outputs)
+    bound = math.sqrt(6.0 / num_inputs)
+    with torch.no_grad():
+        layer.weight.uniform_(-bound, bound, generator=generator)
+        layer.bias.zero_()
+    assert isinstance(layer, nn.Linear)
+    return layer

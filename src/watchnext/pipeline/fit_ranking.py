@@ -1,0 +1,185 @@
+"""Training the ranking network on impressions, each seen as it was at its own moment."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from watchnext.config import RankingConfig
+from watchnext.errors import DataError
+from watchnext.events.dataset import Dataset
+from watchnext.examples.contexts import UserContext, context_as_of
+from watchnext.examples.impressions import Impressions, impressions_between, with_unwatched
+from watchnext.examples.quantiles import Quantiles
+from watchnext.features.inputs import FeatureSettings, RankingInputs
+from watchnext.progress import bar, say
+from watchnext.ranking.network import RankingBatch, RankingNetwork, RankingSizes
+from watchnext.retrieval.candidates import CandidateGenerator
+from watchnext.serving.stages import inputs_of
+from watchnext.shapes import Array, Int
+from watchnext.training.checkpoint import Checkpoint
+from watchnext.training.loop import Outcome, Schedule, Task, fit
+
+_CHUNK = 2048
+_QUANTILE_ROWS = 200_000
+
+
+def fit_ranking(
+    dataset: Dataset, generator: CandidateGenerator, config: RankingConfig, num_candidates: int, checkpoints: Path
+) -> tuple[RankingNetwork, FeatureSettings, dict[str, Outcome]]:
+    """Gives the trained network, the settings of its features, and how each fit went.
+
+    First it learns from the training period until the loss on the validation period stops falling. With `refit`,
+    a second network then learns from everything before the test period for as many passes.
+
+    Raises:
+        DataError: no impression before the test period has a known watch time.
+    """
+    examples = _examples(dataset, generator, config, num_candidates)
+    settings = feature_settings(examples.part(examples.timestamp < dataset.validation_start), config)
+    inputs = compute_inputs(dataset, generator, examples, config.history_length, num_candidates, settings)
+    learning = np.flatnonzero(examples.timestamp < dataset.validation_start)
+    held_out = np.flatnonzero(examples.timestamp >= dataset.validation_start)
+    network, outcome = _fit_once(dataset, config, examples, inputs, learning, held_out, checkpoints / "search", None)
+    outcomes = {"search": outcome}
+    if config.refit and len(held_out):
+        say(f"ranking: best after pass {outcome.epochs}; learning again from training and validation period")
+        everything = np.arange(len(examples))
+        network, outcomes["refit"] = _fit_once(
+            dataset, config, examples, inputs, everything, held_out[:0], checkpoints / "refit", outcome.epochs
+        )
+    return network, settings, outcomes
+
+
+def feature_settings(examples: Impressions, config: RankingConfig) -> FeatureSettings:
+    """Gives the averages of the training period, and the settings that shape the features.
+
+    Raises:
+        DataError: there are no examples, or nobody watched anything.
+    """
+    if not len(examples) or examples.watch_seconds.sum() == 0:
+        raise DataError(
+            "no impression before the validation period has a watch time above 0, so expected watch time cannot be "
+            "learnt. Map watch_seconds (for ratings, a value such as 1 for a liked film does) in the log's TOML file."
+        )
+    return FeatureSettings(
+        float(examples.watch_seconds.mean()),
+        float(examples.completed.mean()),
+        config.last_watches,
+        config.habit_lag_days,
+    )
+
+
+def compute_inputs(
+    dataset: Dataset,
+    generator: CandidateGenerator,
+    examples: Impressions,
+    history_length: int,
+    num_candidates: int,
+    settings: FeatureSettings,
+) -> RankingInputs:
+    """Gives the ranker's inputs of each impression, as of its own timestamp."""
+    parts = []
+    with bar("features", len(examples)) as progress:
+        for start in range(0, len(examples), _CHUNK):
+            part = examples.part(slice(start, start + _CHUNK))
+            context = _context(dataset, generator, part, history_length)
+            candidates = generator.describe(context, part.video_row[:, None], num_candidates)
+            parts.append(inputs_of(dataset, context, part.surface_row, candidates, settings))
+            progress.advance(len(part))
+    names = vars(parts[0])
+    return RankingInputs(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+
+
+def _examples(
+    dataset: Dataset, generator: CandidateGenerator, config: RankingConfig, num_candidates: int
+) -> Impressions:
+    """The impressions before the test period; where the log has none, watches beside unwatched candidates."""
+    shown = impressions_between(dataset.events, 0, dataset.test_start)
+    if dataset.facts["has_impressions"] or not len(shown):
+        return shown
+    say("ranking: the log has no impressions; our own unwatched candidates stand in for what was not watched")
+    draw = np.random.default_rng(config.seed)
+    drawn = []
+    with bar("drawing candidates", len(shown)) as progress:
+        for start in range(0, len(shown), _CHUNK):
+            part = shown.part(slice(start, start + _CHUNK))
+            context = _context(dataset, generator, part, config.history_length)
+            video_row = generator.candidates(context, num_candidates).video_row
+            places = draw.integers(0, video_row.shape[1], (len(part), config.sampled_negatives))
+            chosen = np.take_along_axis(video_row, places, axis=1)
+            drawn.append(np.where(chosen == part.video_row[:, None], 0, chosen))
+            progress.advance(len(part))
+    return with_unwatched(shown, np.concatenate(drawn))
+
+
+def _context(dataset: Dataset, generator: CandidateGenerator, part: Impressions, history_length: int) -> UserContext:
+    return context_as_of(dataset, part.user_row, part.timestamp, history_length, generator.network.config.num_search_tokens)
+
+
+def _fit_once(
+    dataset: Dataset,
+    config: RankingConfig,
+    examples: Impressions,
+    inputs: RankingInputs,
+    learning: Int[Array, "rows"],
+    held_out: Int[Array, "rows"],
+    folder: Path,
+    passes: int | None,
+) -> tuple[RankingNetwork, Outcome]:
+    random = torch.Generator().manual_seed(config.seed)
+    sample = np.random.default_rng(config.seed).permutation(learning)[:_QUANTILE_ROWS]
+    network = RankingNetwork(
+        sizes_of(dataset),
+        config,
+        Quantiles.fit(inputs.query_values[sample]),
+        Quantiles.fit(inputs.values[sample, 0]),
+        random,
+    )
+    network.start_from_mean(examples.watch_seconds[learning])
+
+    def batch_of(places: Int[Array, "rows"]) -> RankingBatch:
+        return RankingBatch(
+            inputs.part(places),
+            torch.from_numpy(examples.watch_seconds[places].astype(np.float32)),
+            torch.from_numpy(examples.clicked[places]),
+        )
+
+    def batches(epoch: int, first_step: int) -> Iterator[RankingBatch]:
+        order = learning[np.random.default_rng([config.seed, epoch]).permutation(len(learning))]
+        for start in range(first_step * config.batch_size, len(order), config.batch_size):
+            yield batch_of(order[start : start + config.batch_size])
+
+    @torch.inference_mode()
+    def score() -> float:
+        losses = [
+            network.loss(batch_of(held_out[start : start + _CHUNK])).item() * len(held_out[start : start + _CHUNK])
+            for start in range(0, len(held_out), _CHUNK)
+        ]
+        return -sum(losses) / len(held_out)
+
+    steps = -(-len(learning) // config.batch_size)
+    task = Task("ranking", steps, batches, network.loss, score if len(held_out) else None)
+    schedule = Schedule(
+        passes or config.max_epochs,
+        config.patience,
+        config.learning_rate,
+        config.embedding_learning_rate,
+        passes_planned=config.max_epochs,
+    )
+    purpose = f"{dataset.artifact.fingerprint} {config} {len(learning)}"
+    return network, fit(network, task, schedule, random, Checkpoint(folder, purpose))
+
+
+def sizes_of(dataset: Dataset) -> RankingSizes:
+    """Reads the sizes of the vocabularies off a dataset."""
+    sizes = {name: len(vocabulary) for name, vocabulary in dataset.vocabularies.items()}
+    return RankingSizes(
+        sizes["videos"],
+        sizes["channels"],
+        sizes["tags"],
+        sizes["surfaces"],
+        tuple(sizes[f"users.{name}"] for name in dataset.user_categories),
+        tuple(sizes[f"videos.{name}"] for name in dataset.video_categories),
+    )

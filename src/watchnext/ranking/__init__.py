@@ -1,0 +1,1 @@
+"""Ranking: hundreds of candidates to dozens, by expected watch time (§4)."""

@@ -1,0 +1,1 @@
+"""Candidate generation: millions of videos to hundreds (§3)."""

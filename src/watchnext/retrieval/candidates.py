@@ -1,0 +1,132 @@
+"""Candidates from several sources, and what each source says of them (§2, §4.1)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from watchnext.examples.contexts import UserContext
+from watchnext.retrieval.network import RetrievalNetwork
+from watchnext.retrieval.video_index import VideoIndex
+from watchnext.shapes import Array, Bool, Float, Int
+
+
+class CandidateSource(Protocol):
+    """Nominates videos for users: the network's neighbours, co-watched videos, popular ones."""
+
+    @property
+    def name(self) -> str:
+        """What answers and logs call it."""
+        ...
+
+    def nominate(self, context: UserContext, k: int) -> tuple[Int[Array, "batch k"], Float[Array, "batch k"]]:
+        """Gives k rows and scores for each user, best first, padded with row 0."""
+        ...
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Videos considered for each user: the border type between retrieval and ranking.
+
+    `network_score` is the dot product of user and video vector, for every candidate whoever nominated it.
+    `nominated` says which of `sources` did. Padding has row 0.
+    """
+
+    sources: tuple[str, ...]
+    video_row: Int[Array, "batch candidates"]
+    network_score: Float[Array, "batch candidates"]
+    nominated: Bool[Array, "batch candidates sources"]
+
+
+class NetworkSource:
+    """The nearest videos to the user vector."""
+
+    name = "network"
+
+    def __init__(self, network: RetrievalNetwork, index: VideoIndex) -> None:
+        self.network = network
+        self.index = index
+
+    def nominate(self, context: UserContext, k: int) -> tuple[Int[Array, "batch k"], Float[Array, "batch k"]]:
+        """Gives the k rows with the largest dot products."""
+        return self.index.search(self.network.vectors_of(context), k)
+
+
+class CandidateGenerator:
+    """All sources side by side; the first is the network's."""
+
+    def __init__(self, network: RetrievalNetwork, index: VideoIndex, others: Sequence[CandidateSource]) -> None:
+        self.network = network
+        self.index = index
+        self.others = tuple(others)
+        self.sources = (NetworkSource.name, *(source.name for source in self.others))
+
+    def candidates(
+        self, context: UserContext, k: int, excluded: list[Int[Array, "rows"]] | None = None
+    ) -> Candidates:
+        """Gives the union of the k best videos of every source; the network's come first, best first.
+
+        Every source is asked for enough to have k left after its excluded videos are struck.
+        """
+        nominations = self._nominations(context, k, excluded)
+        merged = [_distinct(np.concatenate([rows[user] for rows in nominations])) for user in range(len(context))]
+        width = max((len(rows) for rows in merged), default=0)
+        video_row = np.stack([np.pad(rows, (0, width - len(rows))) for rows in merged])
+        return self._described(context, video_row, nominations)
+
+    def describe(self, context: UserContext, video_row: Int[Array, "batch candidates"], k: int) -> Candidates:
+        """Gives, for videos that were shown anyway, what the sources would have said: training examples."""
+        return self._described(context, video_row, self._nominations(context, k, None))
+
+    def _nominations(
+        self, context: UserContext, k: int, excluded: list[Int[Array, "rows"]] | None
+    ) -> list[Int[Array, "batch k"]]:
+        by_network, _ = self.index.search(self.network.vectors_of(context), k, excluded)
+        longest = max((len(rows) for rows in excluded), default=0) if excluded else 0
+        found = [by_network]
+        for source in self.others:
+            rows, _ = source.nominate(context, k + longest)
+            found.append(_without(rows, excluded, k) if excluded else rows)
+        return found
+
+    def _described(
+        self, context: UserContext, video_row: Int[Array, "batch candidates"], nominations: list[Int[Array, "batch k"]]
+    ) -> Candidates:
+        vectors = self.network.video_vectors[video_row]
+        scores = np.einsum("bd,bcd->bc", self.network.vectors_of(context), vectors)
+        nominated = np.stack([_contains(rows, video_row) for rows in nominations], axis=2)
+        return Candidates(self.sources, video_row, scores, nominated)
+
+
+def _distinct(rows: Int[Array, "rows"]) -> Int[Array, "rows"]:
+    """The distinct rows in order of first appearance, without row 0."""
+    _, first = np.unique(rows, return_index=True)
+    ordered = rows[np.sort(first)]
+    return ordered[ordered > 0]
+
+
+def _without(
+    rows: Int[Array, "batch found"], excluded: list[Int[Array, "rows"]], k: int
+) -> Int[Array, "batch k"]:
+    """Strikes each user's excluded rows and moves the rest up."""
+    kept = np.zeros((len(rows), k), dtype=np.int64)
+    for user, left_out in enumerate(excluded):
+        allowed = rows[user][~np.isin(rows[user], left_out)][:k]
+        kept[user, : len(allowed)] = allowed
+    return kept
+
+
+def _contains(lists: Int[Array, "batch k"], rows: Int[Array, "batch candidates"]) -> Bool[Array, "batch candidates"]:
+    """Whether each row is in the list of its user; row 0 never is.
+
+    A binary search in all lists at once: each user's rows are shifted into a range of their own.
+    """
+    span = int(max(lists.max(initial=0), rows.max(initial=0))) + 1
+    shift = np.arange(len(lists), dtype=np.int64)[:, None] * span
+    known = np.sort(lists + shift, axis=1).ravel()
+    if not len(known):
+        return np.zeros(rows.shape, dtype=bool)
+    wanted = rows + shift
+    found = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+    return (known[found] == wanted) & (rows > 0)

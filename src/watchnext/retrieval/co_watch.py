@@ -1,0 +1,79 @@
+"""Item-to-item: what else was completed by those who completed this."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import sparse
+
+from watchnext.artifacts import load_arrays, save_arrays
+from watchnext.examples.contexts import UserContext
+from watchnext.examples.next_watch import NextWatches
+from watchnext.progress import bar
+from watchnext.retrieval.popularity import best_of_sparse
+from watchnext.shapes import Array, Float, Int
+
+_BLOCK_ROWS = 4096
+_LAST_WATCHES = 50
+
+
+@dataclass(frozen=True)
+class CoWatch:
+    """The nearest neighbours of each video by cosine of their sets of watchers, as a sparse matrix in CSR arrays."""
+
+    offsets: Int[Array, "videos_plus_one"]
+    neighbour_row: Int[Array, "pairs"]
+    similarity: Float[Array, "pairs"]
+
+    name = "co_watch"
+
+    @classmethod
+    def fit(cls, watches: NextWatches, num_videos: int, num_neighbours: int) -> "CoWatch":
+        """Counts pairs of watches by the same user, divides by √(watchers · watchers), keeps the best."""
+        ones = np.ones(len(watches), dtype=np.float32)
+        shape = (int(watches.user_row.max(initial=0)) + 1, num_videos)
+        watched = sparse.csr_array((ones, (watches.user_row, watches.video_row)), shape=shape)
+        watched.sum_duplicates()
+        watched.data[:] = 1.0
+        norms = np.sqrt(np.maximum(watched.sum(axis=0), 1.0))
+        scaled = (watched @ sparse.diags_array(1.0 / norms)).tocsr()
+        by_video = scaled.T.tocsr()
+        parts = []
+        with bar("co-watch", num_videos) as progress:
+            for start in range(0, num_videos, _BLOCK_ROWS):
+                pairs = (by_video[start : start + _BLOCK_ROWS] @ scaled).tocoo()
+                pairs.data[pairs.row + start == pairs.col] = 0.0
+                parts.append(_largest(pairs.tocsr(), num_neighbours))
+                progress.advance(_BLOCK_ROWS)
+        kept = sparse.vstack(parts, format="csr")
+        return cls(kept.indptr.astype(np.int64), kept.indices.astype(np.int32), kept.data.astype(np.float32))
+
+    def nominate(self, context: UserContext, k: int) -> tuple[Int[Array, "batch k"], Float[Array, "batch k"]]:
+        """Gives the k videos with the largest summed similarity to the user's last fifty completed watches."""
+        num_videos = len(self.offsets) - 1
+        neighbours = sparse.csr_array((self.similarity, self.neighbour_row, self.offsets), (num_videos, num_videos))
+        newest = context.watched_row[:, :_LAST_WATCHES]
+        users = np.repeat(np.arange(len(context)), newest.shape[1])
+        watched = newest.ravel()
+        real = watched > 0
+        ones = np.ones(int(real.sum()), dtype=np.float32)
+        past = sparse.csr_array((ones, (users[real], watched[real])), (len(context), num_videos))
+        return best_of_sparse((past @ neighbours).tocsr(), k)
+
+    def save(self, folder: Path) -> None:
+        """Writes the neighbours."""
+        save_arrays(folder, {"offsets": self.offsets, "neighbour_row": self.neighbour_row, "similarity": self.similarity})
+
+    @classmethod
+    def open(cls, folder: Path) -> "CoWatch":
+        """Maps what `save` wrote."""
+        return cls(**load_arrays(folder, ("offsets", "neighbour_row", "similarity")))
+
+
+def _largest(matrix: sparse.csr_array, count: int) -> sparse.csr_array:
+    """Keeps the `count` largest entries of each row."""
+    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    order = np.lexsort((matrix.indices, -matrix.data, rows))
+    place = np.arange(len(order)) - matrix.indptr[rows[order]]
+    kept = order[(place < count) & (matrix.data[order] > 0)]
+    return sparse.csr_array((matrix.data[kept], (rows[kept], matrix.indices[kept])), matrix.shape)

@@ -1,0 +1,72 @@
+"""The approximate index: Faiss partitions with 8-bit codes, exact scores for what they find."""
+
+from pathlib import Path
+
+import faiss
+import numpy as np
+
+from watchnext.retrieval.exact_index import PADDING_SCORE, ExactIndex, open_vectors, padded, refuse_impossible_k
+from watchnext.shapes import Array, Float, Int
+
+_TRAINING_VECTORS_PER_PARTITION = 64
+_OVERSAMPLING = 2
+
+
+class FaissIndex:
+    """An inverted file over 8-bit codes: a query looks into the `probes` partitions nearest to it.
+
+    What it finds is scored again with the stored vectors, so scores are exact dot products. A query that leaves
+    fewer than k videos after exclusions is answered by the exact scan.
+    """
+
+    is_exact = False
+
+    def __init__(self, partitions: faiss.Index, vectors: Float[Array, "videos dim"], probes: int) -> None:
+        self._partitions = partitions
+        self._vectors = vectors
+        self._probes = probes
+        faiss.extract_index_ivf(partitions).nprobe = probes
+
+    @classmethod
+    def build(cls, vectors: Float[Array, "videos dim"], probes: int) -> "FaissIndex":
+        """Trains partitions, about 4·√videos of them, and files every vector but row 0."""
+        real = np.ascontiguousarray(vectors[1:], dtype=np.float32)
+        num_partitions = max(1, min(int(4 * np.sqrt(len(real))), len(real) // 39))
+        partitions = faiss.index_factory(vectors.shape[1], f"IVF{num_partitions},SQ8", faiss.METRIC_INNER_PRODUCT)
+        partitions.cp.max_points_per_centroid = _TRAINING_VECTORS_PER_PARTITION
+        partitions.train(real)
+        partitions.add(real)
+        return cls(partitions, vectors, min(probes, num_partitions))
+
+    def search(
+        self, queries: Float[Array, "batch dim"], k: int, excluded: list[Int[Array, "rows"]] | None = None
+    ) -> tuple[Int[Array, "batch k"], Float[Array, "batch k"]]:
+        """Gives the k best rows and their dot products; see `VideoIndex.search`."""
+        refuse_impossible_k(k)
+        longest = max((len(rows) for rows in excluded), default=0) if excluded else 0
+        wanted = min(_OVERSAMPLING * k + longest, len(self._vectors) - 1)
+        _, places = self._partitions.search(np.ascontiguousarray(queries, dtype=np.float32), wanted)
+        rows = places.astype(np.int64) + 1
+        scores = np.einsum("bd,bwd->bw", queries, self._vectors[rows])
+        scores[rows == 0] = PADDING_SCORE
+        for place, left_out in enumerate(excluded or []):
+            scores[place, np.isin(rows[place], left_out)] = PADDING_SCORE
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        found, best = padded(np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1), k)
+        short = np.flatnonzero(np.isneginf(best[:, -1]))
+        if len(short):
+            left_out = [excluded[place] for place in short] if excluded else None
+            found[short], best[short] = ExactIndex(self._vectors).search(queries[short], k, left_out)
+        return found, best
+
+    def save(self, folder: Path) -> None:
+        """Writes the partitions and the vectors."""
+        faiss.write_index(self._partitions, str(folder / "partitions.faiss"))
+        np.save(folder / "vectors.npy", self._vectors)
+        np.save(folder / "probes.npy", np.array(self._probes))
+
+    @classmethod
+    def open(cls, folder: Path) -> "FaissIndex":
+        """Maps what `save` wrote."""
+        partitions = faiss.read_index(str(folder / "partitions.faiss"), faiss.IO_FLAG_MMAP)
+        return cls(partitions, open_vectors(folder), int(np.load(folder / "probes.npy")))

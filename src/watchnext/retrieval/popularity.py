@@ -1,0 +1,89 @@
+"""What everybody watches, and what everybody watches lately."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import sparse
+
+from watchnext.artifacts import load_arrays, save_arrays
+from watchnext.events.dataset import Dataset
+from watchnext.examples.contexts import UserContext
+from watchnext.shapes import Array, Float, Int
+
+_BUCKET_SECONDS = 6 * 3600
+_HALF_LIFE_SECONDS = 3 * 86_400
+_LIST_LENGTH = 1000
+
+
+@dataclass(frozen=True)
+class RecentPopularity:
+    """The most completed videos of the days before, for every quarter of a day of the log.
+
+    A watch counts half after three days. A moment uses the list made at the last quarter that had ended by then.
+    """
+
+    first_moment: Int[Array, ""]
+    rows: Int[Array, "quarters places"]
+    scores: Float[Array, "quarters places"]
+
+    name = "popular"
+
+    @classmethod
+    def fit(cls, dataset: Dataset) -> "RecentPopularity":
+        """Makes the lists from the first quarter to the end of the log."""
+        events = dataset.events
+        moments = np.asarray(events.watches.timestamp)
+        videos = np.asarray(events.video_row[events.watch_places])
+        first = int(dataset.facts["log_start"])
+        quarter = (moments - first) // _BUCKET_SECONDS
+        order = np.argsort(quarter, kind="stable")
+        num_quarters = (dataset.log_end - first) // _BUCKET_SECONDS + 2
+        bounds = np.searchsorted(quarter[order], np.arange(num_quarters))
+        length = min(_LIST_LENGTH, dataset.num_videos - 1)
+        rows = np.zeros((num_quarters, length), dtype=np.int32)
+        scores = np.zeros((num_quarters, length), dtype=np.float32)
+        score = np.zeros(dataset.num_videos)
+        decay = 0.5 ** (_BUCKET_SECONDS / _HALF_LIFE_SECONDS)
+        for now in range(1, num_quarters):
+            ended = videos[order[bounds[now - 1] : bounds[now]]]
+            score = score * decay + np.bincount(ended, minlength=dataset.num_videos)
+            rows[now], scores[now] = _top(score, length)
+        return cls(np.array(first), rows, scores)
+
+    def nominate(self, context: UserContext, k: int) -> tuple[Int[Array, "batch k"], Float[Array, "batch k"]]:
+        """Gives the k most popular videos as of each moment."""
+        quarter = (context.moment - int(self.first_moment)) // _BUCKET_SECONDS
+        quarter = np.clip(quarter, 0, len(self.rows) - 1)
+        wider = ((0, 0), (0, max(0, k - self.rows.shape[1])))
+        return np.pad(self.rows[quarter, :k].astype(np.int64), wider), np.pad(self.scores[quarter, :k], wider)
+
+    def save(self, folder: Path) -> None:
+        """Writes the lists."""
+        save_arrays(folder, {"first_moment": self.first_moment, "rows": self.rows, "scores": self.scores})
+
+    @classmethod
+    def open(cls, folder: Path) -> "RecentPopularity":
+        """Maps what `save` wrote."""
+        return cls(**load_arrays(folder, ("first_moment", "rows", "scores")))
+
+
+def best_of_sparse(scores: sparse.csr_array, k: int) -> tuple[Int[Array, "batch k"], Float[Array, "batch k"]]:
+    """Gives the columns and values of the k largest entries of each row, padded with column 0 and value 0."""
+    rows = np.zeros((scores.shape[0], k), dtype=np.int64)
+    values = np.zeros((scores.shape[0], k), dtype=np.float32)
+    for place in range(scores.shape[0]):
+        columns = scores.indices[scores.indptr[place] : scores.indptr[place + 1]]
+        found = scores.data[scores.indptr[place] : scores.indptr[place + 1]]
+        order = np.lexsort((columns, -found))[:k]
+        rows[place, : len(order)] = columns[order]
+        values[place, : len(order)] = found[order]
+    return rows, values
+
+
+def _top(score: Float[Array, "videos"], length: int) -> tuple[Int[Array, "places"], Float[Array, "places"]]:
+    """The rows of the largest scores above 0, best first, padded with row 0."""
+    score[0] = 0.0
+    places = np.argpartition(-score, length - 1)[:length]
+    places = places[np.lexsort((places, -score[places]))]
+    return np.where(score[places] > 0, places, 0), score[places]

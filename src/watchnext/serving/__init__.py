@@ -1,0 +1,1 @@
+"""Recommendations for people: the recommender itself, and HTTP around it."""

@@ -1,0 +1,155 @@
+"""The training loop: passes over batches, early stopping, and going on after a kill."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import torch
+from torch import nn
+
+from watchnext.errors import TrainingError
+from watchnext.layers.embedding import RowwiseAdagrad, tables_of
+from watchnext.progress import Bar, bar, say
+from watchnext.shapes import Float, Tensor
+from watchnext.training.checkpoint import Checkpoint, Position
+
+Batch = TypeVar("Batch")
+
+CHECKPOINT_EVERY_SECONDS = 60.0
+_WARM_UP_STEPS = 50
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast to learn. The rates fall over `passes_planned`, of which `max_epochs` are made."""
+
+    max_epochs: int
+    patience: int
+    learning_rate: float
+    embedding_learning_rate: float
+    passes_planned: int
+
+    def rate(self, share_done: float, steps_done: int) -> float:
+        """Gives the part of the full rates to use: a short rise, then a straight fall to one fiftieth."""
+        return min(1.0, (steps_done + 1) / _WARM_UP_STEPS) * max(1.0 - share_done, 0.02)
+
+
+@dataclass(frozen=True)
+class Task(Generic[Batch]):
+    """What is learnt: the batches of a pass (from a given step on), the loss of one, and a score to stop by.
+
+    `score` is better when higher; without one, all `max_epochs` passes are made.
+    """
+
+    name: str
+    steps_per_epoch: int
+    batches: Callable[[int, int], Iterator[Batch]]
+    loss: Callable[[Batch], Float[Tensor, ""]]
+    score: Callable[[], float] | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How training went: passes made until the best score, and what each pass reached."""
+
+    epochs: int
+    losses: list[float]
+    scores: list[float]
+    seconds: float
+
+
+def fit(
+    model: nn.Module, task: Task[Batch], schedule: Schedule, generator: torch.Generator, checkpoint: Checkpoint
+) -> Outcome:
+    """Trains `model` until the score stops rising; the model ends with its best weights.
+
+    Goes on from `checkpoint` when it holds a run of the same purpose, and reaches the same weights as a run that
+    was never interrupted.
+
+    Raises:
+        TrainingError: the loss is not finite.
+    """
+    began = time.monotonic()
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=schedule.learning_rate)
+    row_optimizer = RowwiseAdagrad(tables_of(model), schedule.embedding_learning_rate)
+    position = checkpoint.restore(model, optimizer, generator) or Position()
+    if position.epoch or position.step:
+        say(f"{task.name}: going on after step {position.step} of pass {position.epoch + 1}")
+
+    def save() -> None:
+        checkpoint.save(position, model, optimizer, generator)
+
+    def step(batch: Batch) -> float:
+        done = position.epoch * task.steps_per_epoch + position.step
+        rate = schedule.rate(done / (schedule.passes_planned * task.steps_per_epoch), done)
+        optimizer.param_groups[0]["lr"] = rate * schedule.learning_rate
+        row_optimizer.learning_rate = rate * schedule.embedding_learning_rate
+        with mixed_precision(next(model.parameters()).device):
+            loss = task.loss(batch)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        optimizer.step()
+        row_optimizer.step()
+        return loss.item()
+
+    while position.epoch < schedule.max_epochs and not _out_of_patience(position, schedule, task.score is not None):
+        model.train()
+        with bar(f"{task.name}: pass {position.epoch + 1}", task.steps_per_epoch) as progress:
+            progress.advance(position.step)
+            _run_pass(task, position, step, save, progress)
+        _finish_pass(model, task, position, checkpoint)
+        save()
+    if task.score is not None:
+        checkpoint.restore_best(model)
+    model.eval()
+    best = _best_place(position.scores) + 1 if position.scores else position.epoch
+    return Outcome(best, position.losses, position.scores, time.monotonic() - began)
+
+
+def mixed_precision(device: torch.device) -> torch.autocast:
+    """Matrix products in bfloat16 where the machine has units for it, everything else in float32."""
+    fast = device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.autocast(device.type, torch.bfloat16, enabled=fast)
+
+
+def _run_pass(
+    task: Task[Batch], position: Position, step: Callable[[Batch], float], save: Callable[[], None], progress: Bar
+) -> None:
+    saved = time.monotonic()
+    for batch in task.batches(position.epoch, position.step):
+        loss = step(batch)
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"{task.name}: the loss of batch {position.step + 1} of pass {position.epoch + 1} is {loss}. "
+                "Lower learning_rate or embedding_learning_rate, or look for absurd values in the log's numbers."
+            )
+        position.step += 1
+        position.loss_sum += loss
+        progress.advance()
+        progress.say(f"loss {position.loss_sum / position.step:.4f}")
+        if time.monotonic() - saved > CHECKPOINT_EVERY_SECONDS:
+            save()
+            saved = time.monotonic()
+
+
+def _finish_pass(model: nn.Module, task: Task[Batch], position: Position, checkpoint: Checkpoint) -> None:
+    position.losses.append(position.loss_sum / max(position.step, 1))
+    told = f"{task.name}: pass {position.epoch + 1}, loss {position.losses[-1]:.4f}"
+    if task.score is not None:
+        model.eval()
+        position.scores.append(task.score())
+        told += f", validation {position.scores[-1]:.4f}"
+        if _best_place(position.scores) == position.epoch:
+            checkpoint.save_best(model)
+    say(told)
+    position.epoch, position.step, position.loss_sum = position.epoch + 1, 0, 0.0
+
+
+def _out_of_patience(position: Position, schedule: Schedule, scored: bool) -> bool:
+    return scored and bool(position.scores) and position.epoch - 1 - _best_place(position.scores) >= schedule.patience
+
+
+def _best_place(scores: list[float]) -> int:
+    return max(range(len(scores)), key=lambda place: (scores[place], -place))
