@@ -20,7 +20,12 @@ T = TypeVar("T")
 
 
 def setting(
-    default: Any, doc: str, *, least: float | None = None, most: float | None = None, choices: tuple[str, ...] = ()
+    default: Any,
+    doc: str,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    choices: tuple[str, ...] = (),
 ) -> Any:
     """A dataclass field that knows its explanation and its range (both ends included)."""
     return field(default=default, metadata={"doc": doc, "least": least, "most": most, "choices": choices})
@@ -42,8 +47,21 @@ class SplitConfig(Checked):
         None, "first second of the validation period (Unix time); from validation_share if absent"
     )
     test_start: int | None = setting(None, "first second of the test period (Unix time); from test_share if absent")
-    validation_share: float = setting(0.1, "share of the events before the test period that validate", least=0.0, most=0.5)
-    test_share: float = setting(0.1, "latest share of the events that test; 0 trains on the whole log", least=0.0, most=0.5)
+    ranking_start: int | None = setting(
+        None, "first second from which impressions teach the ranker (Unix time); from ranking_share if absent"
+    )
+    ranking_share: float = setting(
+        0.5,
+        "latest share of the events before the validation period that teach the ranker",
+        least=0.01,
+        most=0.99,
+    )
+    validation_share: float = setting(
+        0.1, "share of the events before the test period that validate", least=0.0, most=0.5
+    )
+    test_share: float = setting(
+        0.1, "latest share of the events that test; 0 trains on the whole log", least=0.0, most=0.5
+    )
 
 
 @dataclass(frozen=True)
@@ -67,7 +85,9 @@ class RetrievalConfig(Checked):
     embedding_dim: int = setting(256, "floats of a watch or token embedding (§3.4)", least=1, most=4096)
     examples_per_user: int = setting(50, "latest watches of a user that become examples (§3.3)", least=1)
     num_negatives: int = setting(
-        5000, "sampled videos shared by a batch (§3.1); the full softmax where the catalogue is not larger", least=1
+        5000,
+        "sampled videos shared by a batch (§3.1); the full softmax where the catalogue is not larger",
+        least=1,
     )
     sampling_power: float = setting(
         0.75, "negatives are drawn by watch count to this power; 0 draws uniformly", least=0.0, most=1.0
@@ -78,9 +98,6 @@ class RetrievalConfig(Checked):
     learning_rate: float = setting(0.001, "Adam, for the tower", least=0.0)
     embedding_learning_rate: float = setting(0.2, "row-wise Adagrad, for the embedding tables", least=0.0)
     dropout: float = setting(0.3, "share of a bag's watches left out at random while training", least=0.0, most=0.99)
-    refit: bool = setting(
-        True, "train once more on training and validation period together, as long as validation advised"
-    )
     seed: int = setting(1, "of every random act of this stage", least=0)
 
 
@@ -107,17 +124,22 @@ class RankingConfig(Checked):
         "click rate; 'unclicked' is the paper's, right for small click rates (§4.2)",
         choices=("all", "unclicked"),
     )
-    watch_unit_seconds: float = setting(
-        10.0, "a watch of this length weighs as much as one negative", least=0.001
-    )
+    watch_unit_seconds: float = setting(10.0, "a watch of this length weighs as much as one negative", least=0.001)
     max_watch_seconds: float = setting(
-        86_400.0, "longer watches are learnt as this long; predictions are scaled back to the true mean", least=1.0
+        86_400.0,
+        "longer watches are learnt as this long; predictions are scaled back to the true mean",
+        least=1.0,
     )
     habit_lag_days: float = setting(
-        3.0, "a user's pace and taste in tags are read off events at least this old, not off the same sitting", least=0.0
+        3.0,
+        "a user's pace and taste in tags are read off events at least this old, not off the same sitting",
+        least=0.0,
     )
     sampled_negatives: int = setting(
-        4, "unwatched candidates of our own drawn for each watch where the log has no impressions", least=1, most=100
+        4,
+        "unwatched candidates of our own drawn for each watch where the log has no impressions",
+        least=1,
+        most=100,
     )
     batch_size: int = setting(1024, "impressions of one step", least=1)
     max_epochs: int = setting(3, "passes over the impressions at most; the rates fall over them", least=1)
@@ -166,12 +188,12 @@ class Config:
         if not last_layers:
             raise ConfigurationError("[retrieval] tower = []: at least the user vector's width is needed, say [256].")
         split = self.split
-        if split.validation_start is not None and split.test_start is not None:
-            if split.validation_start >= split.test_start:
-                raise ConfigurationError(
-                    f"[split] validation_start = {split.validation_start} is not before test_start = "
-                    f"{split.test_start}: the validation period comes first."
-                )
+        moments = [split.ranking_start, split.validation_start, split.test_start]
+        given = [moment for moment in moments if moment is not None]
+        if given != sorted(set(given)):
+            raise ConfigurationError(
+                f"[split] ranking_start, validation_start, test_start = {given}: each must be later than the last."
+            )
 
 
 def read_toml(path: Path) -> dict[str, Any]:

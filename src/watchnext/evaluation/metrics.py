@@ -18,7 +18,7 @@ def recall(lists: Int[Array, "batch k"], targets: list[Int[Array, "rows"]], k: i
 
 
 def ndcg(lists: Int[Array, "batch k"], targets: list[Int[Array, "rows"]], k: int) -> Float[Array, "batch"]:
-    """Gives the discounted gain of the first k places over that of an ideal list: a hit in place r counts 1/log2(r + 1).
+    """Gives the discounted gain of the first k places over an ideal list's: a hit in place r counts 1/log2(r + 1).
 
     >>> ndcg(np.array([[7, 8, 9]]), [np.array([8])], k=3).round(4).tolist()
     [0.6309]
@@ -27,7 +27,7 @@ def ndcg(lists: Int[Array, "batch k"], targets: list[Int[Array, "rows"]], k: int
     ideal = np.concatenate([[0.0], np.cumsum(1.0 / np.log2(np.arange(2, k + 2)))])
     best = np.array([ideal[min(k, len(rows))] for rows in targets])
     found = (hits(lists[:, :k], targets) * gains[:k]).sum(axis=1)
-    return np.divide(found, best, out=np.full(len(best), np.nan), where=best > 0)
+    return ratio_or_nan(found, best)
 
 
 def mrr(lists: Int[Array, "batch k"], targets: list[Int[Array, "rows"]], k: int) -> Float[Array, "batch"]:
@@ -43,11 +43,19 @@ def mrr(lists: Int[Array, "batch k"], targets: list[Int[Array, "rows"]], k: int)
 
 def hits(lists: Int[Array, "batch k"], targets: list[Int[Array, "rows"]]) -> Bool[Array, "batch k"]:
     """Tells which places hold a target."""
-    return np.stack(
-        [np.isin(row, wanted) & (row > 0) for row, wanted in zip(lists, targets, strict=True)]
-    ) if len(lists) else np.zeros(lists.shape, dtype=bool)
+    return (
+        np.stack([np.isin(row, wanted) & (row > 0) for row, wanted in zip(lists, targets, strict=True)])
+        if len(lists)
+        else np.zeros(lists.shape, dtype=bool)
+    )
 
 
 def _per_target(found: Array, targets: list[Int[Array, "rows"]]) -> Float[Array, "batch"]:
     sizes = np.array([len(rows) for rows in targets], dtype=np.float64)
-    return np.divide(found, sizes, out=np.full(len(sizes), np.nan), where=sizes > 0)
+    return ratio_or_nan(found, sizes)
+
+
+def ratio_or_nan(counted: Array, total: Array) -> Float[Array, "rows"]:
+    """Gives counted / total, NaN where total is 0."""
+    ratio: Array = np.divide(counted, total, out=np.full(len(total), np.nan), where=total > 0)
+    return ratio

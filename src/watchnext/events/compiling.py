@@ -1,6 +1,7 @@
 """From checked tables to a dataset: DuckDB sorts and counts, NumPy files receive the result in chunks."""
 
 import threading
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from watchnext.artifacts import save_arrays, writing
 from watchnext.config import PrepareConfig, SplitConfig
 from watchnext.errors import ConfigurationError, DataError
 from watchnext.events.log import EventLog
-from watchnext.events.splits import split_moments
-from watchnext.events.vocabulary import Vocabulary
+from watchnext.events.splits import split_log
+from watchnext.events.vocabulary import Vocabulary, save_column
 from watchnext.progress import bar
 from watchnext.shapes import Array
 
@@ -106,13 +107,7 @@ def _merge_events(log: EventLog) -> None:
 
 
 def _periods(log: EventLog, split: SplitConfig) -> dict[str, Any]:
-    validation_start, test_start = split_moments(log, "merged", split)
-    first, last = (int(log.one(f"SELECT {bound}(timestamp) FROM merged")) for bound in ("min", "max"))
-    return {
-        "log_start": first,
-        "log_end": last + 1,
-        "validation_start": validation_start,
-        "test_start": test_start,
+    return asdict(split_log(log, "merged", split)) | {
         "has_impressions": log.rows("impressions") > 0,
         "num_repeats": log.rows("impressions") + log.rows("watches") - log.rows("merged"),
     }
@@ -125,11 +120,19 @@ def _vocabularies(log: EventLog, folder: Path, facts: dict[str, Any], config: Pr
         log, "videos", skip=("video_id", "channel_id", "tags", "title", "uploaded_at")
     )
     queries = {
-        "videos": f"SELECT video_id AS id, count(*) FILTER (completed) AS n, count(*) AS m {past} GROUP BY id ORDER BY n DESC, m DESC, id LIMIT {config.max_videos}",
-        "users": "SELECT id FROM (SELECT user_id AS id FROM merged UNION SELECT user_id FROM users UNION SELECT user_id FROM searches) ORDER BY id",
+        "videos": (
+            f"SELECT video_id AS id, count(*) FILTER (completed) AS n, count(*) AS m {past} GROUP BY id "
+            f"ORDER BY n DESC, m DESC, id LIMIT {config.max_videos}"
+        ),
+        "users": (
+            "SELECT id FROM (SELECT user_id AS id FROM merged UNION SELECT user_id FROM users "
+            "UNION SELECT user_id FROM searches) ORDER BY id"
+        ),
         "surfaces": _most_frequent("surface", past, config.max_categories),
         "search_tokens": _most_frequent(
-            "token", f"FROM (SELECT unnest({TOKENS}) AS token FROM searches WHERE timestamp < {facts['test_start']})", config.max_search_tokens
+            "token",
+            f"FROM (SELECT unnest({TOKENS}) AS token FROM searches WHERE timestamp < {facts['test_start']})",
+            config.max_search_tokens,
         ),
     }
     kept = "FROM videos JOIN videos_vocabulary ON video_id = id"
@@ -142,9 +145,15 @@ def _vocabularies(log: EventLog, folder: Path, facts: dict[str, Any], config: Pr
     for name, query in queries.items():
         _vocabulary(log, name, query).save(folder, name)
     facts["vocabularies"] = list(queries)
-    facts["num_videos_left_out"] = int(log.one(
-        "SELECT count(*) FROM (SELECT DISTINCT video_id FROM merged) ANTI JOIN videos_vocabulary ON video_id = id"
-    ))
+    titles = log.connection.sql(
+        "SELECT title FROM videos_vocabulary LEFT JOIN videos ON video_id = id ORDER BY row"
+    ).to_arrow_table()
+    save_column(titles["title"], folder / "titles.arrow")
+    facts["num_videos_left_out"] = int(
+        log.one(
+            "SELECT count(*) FROM (SELECT DISTINCT video_id FROM merged) ANTI JOIN videos_vocabulary ON video_id = id"
+        )
+    )
 
 
 def _most_frequent(column: str, source: str, limit: int) -> str:
@@ -185,9 +194,20 @@ def _write_events(log: EventLog, folder: Path, facts: dict[str, Any]) -> None:
     )
     log.connection.execute("DROP TABLE merged")
     owners = log.rows("users_vocabulary") + 1
-    kinds = {"timestamp": "<i8", "video_row": "<i4", "watch_seconds": "<f4", "clicked": "|b1", "completed": "|b1", "shown": "|b1", "surface_row": "<i4"}
+    kinds = {
+        "timestamp": "<i8",
+        "video_row": "<i4",
+        "watch_seconds": "<f4",
+        "clicked": "|b1",
+        "completed": "|b1",
+        "shown": "|b1",
+        "surface_row": "<i4",
+    }
     _write_segments(log, folder / "events", "SELECT * FROM events", kinds, owners)
-    watches = "SELECT owner, timestamp, place AS places FROM (SELECT *, row_number() OVER () - 1 AS place FROM events) WHERE completed AND video_row > 0"
+    watches = (
+        "SELECT owner, timestamp, place AS places FROM (SELECT *, row_number() OVER () - 1 AS place FROM events) "
+        "WHERE completed AND video_row > 0"
+    )
     _write_segments(log, folder / "watches", watches, {"timestamp": "<i8", "places": "<i8"}, owners)
     facts["num_events"] = log.rows("events")
     facts["num_watches"] = int(log.one("SELECT count(*) FROM events WHERE completed AND video_row > 0"))
@@ -217,9 +237,22 @@ def _write_users(log: EventLog, folder: Path, facts: dict[str, Any]) -> None:
 def _write_videos(log: EventLog, folder: Path, facts: dict[str, Any], max_tags: int) -> None:
     rows = log.rows("videos_vocabulary") + 1
     source = "FROM videos JOIN videos_vocabulary keys ON video_id = keys.id"
-    channels = _column(log, f"SELECT keys.row, c.row AS value {source} JOIN channels_vocabulary c ON channel_id = c.id", rows, np.int32)
-    uploaded = _column(log, f"SELECT keys.row, uploaded_at AS value {source} WHERE uploaded_at IS NOT NULL", rows, np.int64)
-    completed = _column(log, f"SELECT video_row AS row, count(*) AS value FROM events WHERE completed AND timestamp < {facts['test_start']} GROUP BY video_row", rows, np.int64)
+    channels = _column(
+        log,
+        f"SELECT keys.row, c.row AS value {source} JOIN channels_vocabulary c ON channel_id = c.id",
+        rows,
+        np.int32,
+    )
+    uploaded = _column(
+        log, f"SELECT keys.row, uploaded_at AS value {source} WHERE uploaded_at IS NOT NULL", rows, np.int64
+    )
+    completed = _column(
+        log,
+        "SELECT video_row AS row, count(*) AS value FROM events "
+        f"WHERE completed AND timestamp < {facts['test_start']} GROUP BY video_row",
+        rows,
+        np.int64,
+    )
     completed[0] = 0
     tags = np.zeros((rows, max_tags), dtype=np.int32)
     listed = log.connection.execute(
@@ -251,7 +284,9 @@ def _categories(log: EventLog, table: str, names: list[str], source: str, rows: 
 def _numbers(log: EventLog, names: list[str], source: str, rows: int) -> Array:
     columns = np.full((rows, len(names)), np.nan, dtype=np.float32)
     for place, name in enumerate(names):
-        values = log.connection.execute(f'SELECT keys.row, "{name}" AS value {source} WHERE "{name}" IS NOT NULL').fetchnumpy()
+        values = log.connection.execute(
+            f'SELECT keys.row, "{name}" AS value {source} WHERE "{name}" IS NOT NULL'
+        ).fetchnumpy()
         columns[values["row"], place] = values["value"]
     return columns
 
@@ -265,12 +300,15 @@ def _column(log: EventLog, query: str, rows: int, kind: type[np.generic]) -> Arr
 
 def _write_timelines(log: EventLog, folder: Path, owner: str, facts: dict[str, Any]) -> None:
     if owner == "channel":
-        channels = "(SELECT v.row AS video_row, c.row AS channel FROM videos JOIN videos_vocabulary v ON video_id = v.id JOIN channels_vocabulary c ON channel_id = c.id)"
+        channels = (
+            "(SELECT v.row AS video_row, c.row AS channel FROM videos "
+            "JOIN videos_vocabulary v ON video_id = v.id JOIN channels_vocabulary c ON channel_id = c.id)"
+        )
         source, key = f"events JOIN {channels} USING (video_row)", "channel"
     else:
         source, key = "events", "video_row"
     rows = log.rows(f"{owner}s_vocabulary") + 1
-    running = "OVER (PARTITION BY {key} ORDER BY timestamp ROWS UNBOUNDED PRECEDING)".format(key=key)
+    running = f"OVER (PARTITION BY {key} ORDER BY timestamp ROWS UNBOUNDED PRECEDING)"
     query = f"""
         SELECT {key} AS owner, timestamp,
                sum(CAST(completed AS INTEGER)) {running} AS completed,
@@ -287,10 +325,14 @@ def _write_segments(log: EventLog, folder: Path, query: str, kinds: dict[str, st
     folder.mkdir(parents=True)
     rows = int(log.one(f"SELECT count(*) FROM ({query})"))
     counts = np.zeros(owners + 1, dtype=np.int64)
-    columns = {
-        name: np.lib.format.open_memmap(str(folder / f"{name}.npy"), mode="w+", dtype=np.dtype(kind), shape=(rows,))
-        for name, kind in kinds.items()
-    } if rows else {name: np.zeros(0, dtype=np.dtype(kind)) for name, kind in kinds.items()}
+    columns = (
+        {
+            name: np.lib.format.open_memmap(str(folder / f"{name}.npy"), mode="w+", dtype=np.dtype(kind), shape=(rows,))
+            for name, kind in kinds.items()
+        }
+        if rows
+        else {name: np.zeros(0, dtype=np.dtype(kind)) for name, kind in kinds.items()}
+    )
     place = 0
     for batch in log.connection.sql(query).to_arrow_reader(_CHUNK_ROWS):
         counts[1:] += np.bincount(_values(batch, "owner"), minlength=owners)
@@ -308,4 +350,3 @@ def _write_segments(log: EventLog, folder: Path, query: str, kinds: dict[str, st
 def _values(batch: pa.RecordBatch, name: str) -> Array:
     values: Array = batch.column(name).to_numpy(zero_copy_only=False)
     return values.astype(np.float64) if values.dtype == object else values
-

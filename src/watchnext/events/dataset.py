@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from watchnext.artifacts import Artifact, load_arrays, open_artifact
-from watchnext.events.vocabulary import Vocabulary
+from watchnext.events.vocabulary import Vocabulary, load_column
 from watchnext.shapes import Array, Bool, Float, Int
 
 
@@ -119,8 +120,7 @@ EVENT_COLUMNS = ("video_row", "watch_seconds", "clicked", "completed", "shown", 
 class Dataset:
     """A compiled log: the border type between events and examples.
 
-    Times before `validation_start` train, times from `test_start` on test; ids and frequencies come from
-    events before `test_start` only.
+    The facts hold its periods (`Periods`) and counts; ids and frequencies come from events before `test_start` only.
     """
 
     artifact: Artifact
@@ -131,15 +131,16 @@ class Dataset:
     video_timelines: Timelines
     channel_timelines: Timelines
     vocabularies: dict[str, Vocabulary]
+    titles: pa.Array
 
     @classmethod
-    def open(cls, path: Path) -> "Dataset":
+    def open(cls, path: Path, verify: bool = True) -> "Dataset":
         """Maps the dataset in `path`.
 
         Raises:
             ArtifactError: it is not a whole, undamaged dataset.
         """
-        artifact = open_artifact(path, "dataset")
+        artifact = open_artifact(path, "dataset", verify)
         events = load_arrays(path / "events", EVENT_COLUMNS)
         watches = load_arrays(path / "watches", ("offsets", "timestamp", "places"))
         return cls(
@@ -156,6 +157,7 @@ class Dataset:
             _timelines(path / "video_timelines"),
             _timelines(path / "channel_timelines"),
             {name: Vocabulary.load(path / "vocabularies", name) for name in artifact.facts["vocabularies"]},
+            load_column(path / "vocabularies" / "titles.arrow"),
         )
 
     @property
@@ -172,6 +174,11 @@ class Dataset:
     def log_end(self) -> int:
         """The first second after the last event."""
         return int(self.facts["log_end"])
+
+    @property
+    def ranking_start(self) -> int:
+        """The first second whose impressions teach the ranker."""
+        return int(self.facts["ranking_start"])
 
     @property
     def validation_start(self) -> int:

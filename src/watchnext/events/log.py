@@ -16,7 +16,17 @@ from watchnext.events.readers import ROW_NUMBER, quoted, relation
 from watchnext.events.schema import EXTENSIBLE, LATEST_TIME_SECONDS, SECONDS_OF_A_DAY, TABLES, Column
 from watchnext.progress import bar
 
-_INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "HUGEINT")
+_INTEGERS = (
+    "TINYINT",
+    "SMALLINT",
+    "INTEGER",
+    "BIGINT",
+    "UTINYINT",
+    "USMALLINT",
+    "UINTEGER",
+    "UBIGINT",
+    "HUGEINT",
+)
 _NUMBERS = (*_INTEGERS, "FLOAT", "DOUBLE", "DECIMAL")
 _STORED = {"time": "BIGINT", "seconds": "DOUBLE", "number": "DOUBLE", "flag": "BOOLEAN", "tags": "VARCHAR[]"}
 _SHOWN_REJECTS = 10
@@ -94,7 +104,9 @@ def read_log(mapping: LogMapping, memory_gigabytes: float = 8.0) -> Iterator[Eve
 
 def _read_all(log: EventLog, scratch: Path) -> None:
     connection = log.connection
-    connection.execute('CREATE TABLE rejects ("table" VARCHAR, file VARCHAR, row BIGINT, "column" VARCHAR, reason VARCHAR)')
+    connection.execute(
+        'CREATE TABLE rejects ("table" VARCHAR, file VARCHAR, row BIGINT, "column" VARCHAR, reason VARCHAR)'
+    )
     num_files = sum(len(source.files) for source in log.mapping.sources)
     with bar("reading the log", num_files) as progress:
         for table, columns in TABLES.items():
@@ -113,9 +125,7 @@ def _read_all(log: EventLog, scratch: Path) -> None:
 
 def _read_file(connection: duckdb.DuckDBPyConnection, source: Source, file: Path, scratch: Path) -> None:
     columns = _all_columns(source)
-    id_columns = tuple(
-        source.columns.get(column.name, column.name) for column in columns if column.kind.endswith("id")
-    )
+    id_columns = tuple(source.columns.get(column.name, column.name) for column in columns if column.kind.endswith("id"))
     try:
         names = _file_columns(connection, relation(file, source.format, (), scratch))
         select = relation(file, source.format, tuple(name for name in id_columns if name in names), scratch)
@@ -130,8 +140,10 @@ def _read_file(connection: duckdb.DuckDBPyConnection, source: Source, file: Path
     except duckdb.ParserException as wrong:
         raise ConfigurationError(f"{source.name} has an expression that is not SQL: {_first_line(wrong)}") from wrong
     except duckdb.ConversionException as wrong:
-        raise DataError(f"{source.name} {file}: an expression met a value that it cannot convert: "
-                        f"{_first_line(wrong)}. Use TRY_CAST for columns that hold odd values.") from wrong
+        raise DataError(
+            f"{source.name} {file}: an expression met a value that it cannot convert: "
+            f"{_first_line(wrong)}. Use TRY_CAST for columns that hold odd values."
+        ) from wrong
     except (duckdb.IOException, duckdb.InvalidInputException) as unreadable:
         raise DataError(f"{file} cannot be read as {source.format}: {_first_line(unreadable)}") from unreadable
     _sort_good_from_bad(connection, source, file, columns, expressions)
@@ -151,9 +163,7 @@ def _file_columns(connection: duckdb.DuckDBPyConnection, select: str) -> tuple[s
     return tuple(name for name, *_ in described if name != ROW_NUMBER)
 
 
-def _expressions(
-    source: Source, columns: tuple[Column, ...], names: tuple[str, ...], file: Path
-) -> dict[str, str]:
+def _expressions(source: Source, columns: tuple[Column, ...], names: tuple[str, ...], file: Path) -> dict[str, str]:
     """The SQL of each mapped column; an expression that is a column's name is quoted for the user."""
     found = {}
     for column in columns:
@@ -222,8 +232,10 @@ def _typed(column: Column, raw_type: str) -> tuple[str, str]:
         case "time":
             if raw_type.startswith(("TIMESTAMP", "DATE")):
                 return f"CAST(floor(epoch({raw})) AS BIGINT)", "BIGINT"
-            seconds = number if raw_type.startswith(_NUMBERS) else (
-                f"coalesce({number}, epoch(TRY_CAST({text} AS TIMESTAMPTZ)))"
+            seconds = (
+                number
+                if raw_type.startswith(_NUMBERS)
+                else (f"coalesce({number}, epoch(TRY_CAST({text} AS TIMESTAMPTZ)))")
             )
             return f"TRY_CAST(floor({seconds}) AS BIGINT)", "BIGINT"
         case "seconds" | "number":
@@ -233,7 +245,10 @@ def _typed(column: Column, raw_type: str) -> tuple[str, str]:
         case "tags":
             if raw_type.endswith("[]"):
                 return f"CAST({raw} AS VARCHAR[])", "VARCHAR[]"
-            return f"list_filter(regexp_split_to_array({text}, '\\s*[|,;]\\s*'), lambda tag: tag <> '')", "VARCHAR[]"
+            return (
+                f"list_filter(regexp_split_to_array({text}, '\\s*[|,;]\\s*'), lambda tag: tag <> '')",
+                "VARCHAR[]",
+            )
         case "category" if raw_type.startswith(_NUMBERS) and column not in _SCHEMA_COLUMNS:
             return number, "DOUBLE"
         case _ if raw_type in ("FLOAT", "DOUBLE"):  # ids that went through a tool without nullable integers
@@ -254,10 +269,16 @@ def _checks(column: Column, value: str, required: bool) -> list[tuple[str, str, 
         checks.append((column.name, f"NOT ({given})", "'missing'"))
     if column.kind in ("time", "seconds", "number", "flag"):
         what = {"time": "a time", "flag": "true or false"}.get(column.kind, "a number")
-        checks.append((column.name, f"({given}) AND ({value}) IS NULL", f"'not {what}: ' || left(CAST({raw} AS VARCHAR), 40)"))
+        checks.append(
+            (
+                column.name,
+                f"({given}) AND ({value}) IS NULL",
+                f"'not {what}: ' || left(CAST({raw} AS VARCHAR), 40)",
+            )
+        )
     if column.kind == "time":
         late = f"({value}) > {LATEST_TIME_SECONDS}"
-        hint = f"'after the year 2100, perhaps milliseconds: ' || ({value}) || '; map {column.name} = \"{column.name} / 1000\"'"
+        hint = f"'after the year 2100, perhaps milliseconds (then map {column.name} / 1000): ' || ({value})"
         checks += [
             (column.name, late, hint),
             (column.name, f"({value}) < 0", f"'before 1970: ' || ({value})"),
@@ -283,7 +304,8 @@ def _keep_broken_lines(connection: duckdb.DuckDBPyConnection, source: Source, fi
     if source.format == "csv":
         connection.execute(
             f"INSERT INTO rejects SELECT '{source.table}', {quoted(str(file))}, line - 1, "
-            "coalesce(column_name, '(line)'), lower(CAST(error_type AS VARCHAR)) || ': ' || split_part(error_message, chr(10), 1) "
+            "coalesce(column_name, '(line)'), "
+            "lower(CAST(error_type AS VARCHAR)) || ': ' || split_part(error_message, chr(10), 1) "
             "FROM (SELECT DISTINCT ON (line) * FROM reject_errors ORDER BY line)"
         )
 
@@ -292,7 +314,8 @@ def _reject_repeated_ids(connection: duckdb.DuckDBPyConnection, table: str, key:
     """Keeps the first row of each id."""
     repeated = f"SELECT rowid, row_number() OVER (PARTITION BY {key} ORDER BY rowid) AS nth FROM {table}"
     connection.execute(
-        f"INSERT INTO rejects SELECT '{table}', '', rowid + 1, '{key}', 'this id came before' FROM ({repeated}) WHERE nth > 1"
+        f"INSERT INTO rejects SELECT '{table}', '', rowid + 1, '{key}', 'this id came before' "
+        f"FROM ({repeated}) WHERE nth > 1"
     )
     connection.execute(f"DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM ({repeated}) WHERE nth > 1)")
 

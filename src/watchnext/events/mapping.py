@@ -61,11 +61,7 @@ def read_log_file(path: Path) -> tuple[LogMapping, Config]:
     refuse_unknown(settings, (*Config.__dataclass_fields__, "log", *TABLES), path.name)
     log = tables.get("log", {})
     refuse_unknown(log, ("name", "completed", "max_reject_share"), "log")
-    sources = tuple(
-        _source(name, table, path.parent)
-        for name in TABLES
-        for table in _as_list(tables.get(name, []))
-    )
+    sources = tuple(_source(name, table, path.parent) for name in TABLES for table in _as_list(tables.get(name, [])))
     if not any(source.table in ("watches", "impressions") for source in sources):
         raise ConfigurationError(
             f"{path} names neither [watches] nor [impressions]; at least one of them is needed. "
@@ -83,7 +79,7 @@ def _source(table: str, entry: Any, folder: Path) -> Source:
         raise ConfigurationError(f"[{table}] should be a table with 'files', but is {entry!r}.")
     refuse_unknown(entry, ("files", "format", "columns", "where"), table)
     if "files" not in entry:
-        raise ConfigurationError(f"[{table}] names no files: add, for example, files = \"{table}.parquet\".")
+        raise ConfigurationError(f'[{table}] names no files: add, for example, files = "{table}.parquet".')
     files = _expanded(table, entry["files"], folder)
     columns = entry.get("columns", {})
     if not isinstance(columns, Mapping):

@@ -24,7 +24,8 @@ def relation(file: Path, form: str, id_columns: tuple[str, ...], scratch: Path) 
         file, form = _tfrecord_to_parquet(file, scratch), "parquet"
     name = quoted(str(file))
     if form == "parquet":
-        return f"SELECT * EXCLUDE file_row_number, file_row_number + 1 AS {ROW_NUMBER} FROM read_parquet({name}, file_row_number=true)"
+        columns = f"* EXCLUDE file_row_number, file_row_number + 1 AS {ROW_NUMBER}"
+        return f"SELECT {columns} FROM read_parquet({name}, file_row_number=true)"
     if form == "csv":
         types = ", ".join(f"{quoted(column)}: 'VARCHAR'" for column in id_columns)
         options = f", types={{{types}}}" if types else ""

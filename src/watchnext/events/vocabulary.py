@@ -52,18 +52,14 @@ class Vocabulary:
     def save(self, folder: Path, name: str) -> None:
         """Writes the ids and their sorted order."""
         folder.mkdir(parents=True, exist_ok=True)
-        table = pa.table({"id": self._ids})
-        with pa.OSFile(str(folder / f"{name}.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
+        save_column(self._ids, folder / f"{name}.arrow")
         np.save(folder / f"{name}.order.npy", self._order)
 
     @classmethod
     def load(cls, folder: Path, name: str) -> "Vocabulary":
         """Maps what `save` wrote."""
-        table = pa.ipc.open_file(pa.memory_map(str(folder / f"{name}.arrow"))).read_all()
-        ids = table["id"]
-        one = ids.chunk(0) if ids.num_chunks == 1 else pa.concat_arrays(ids.chunks) if ids.chunks else pa.array([], ids.type)
-        return cls(one, np.load(folder / f"{name}.order.npy", mmap_mode="r"))
+        ids = load_column(folder / f"{name}.arrow")
+        return cls(ids, np.load(folder / f"{name}.order.npy", mmap_mode="r"))
 
     def _same_type(self, one: Any) -> Any:
         """An id as the vocabulary writes it: a command line says '12' where the log says 12."""
@@ -91,3 +87,17 @@ class Vocabulary:
     def _rows_of_many(self, wanted: pa.Array) -> Int[Array, "rows"]:
         places = pc.index_in(wanted, value_set=self._ids, skip_nulls=True)
         return np.asarray(pc.fill_null(places, -1)).astype(np.int64) + 1
+
+
+def save_column(column: pa.Array | pa.ChunkedArray, path: Path) -> None:
+    """Writes one column as an Arrow file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.table({"column": column})
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=max(len(table), 1))
+
+
+def load_column(path: Path) -> pa.Array:
+    """Maps the column that `save_column` wrote."""
+    column = pa.ipc.open_file(pa.memory_map(str(path))).read_all()["column"]
+    return column.chunk(0) if column.num_chunks == 1 else pa.array([], column.type)

@@ -58,6 +58,15 @@ class UserContext:
         """Gives some of the users."""
         return UserContext(**{name: column[places] for name, column in vars(self).items()})
 
+    def newest(self, length: int) -> "UserContext":
+        """Gives the same context with histories cut to their newest `length` events."""
+        cut = {
+            name: column[:, :length]
+            for name, column in vars(self).items()
+            if name not in ("user_row", "moment", "token_row", "categorical", "continuous")
+        }
+        return dataclasses.replace(self, **cut)
+
     def at_least_this_old(self, seconds: float) -> "UserContext":
         """Gives the same context with all later events of the shown history turned into padding."""
         old = self.timestamp <= self.moment[:, None] - seconds

@@ -53,7 +53,13 @@ def next_watches(events: UserEvents, before: int, per_user: int) -> NextWatches:
 
 
 def retrieval_batches(
-    dataset: Dataset, examples: NextWatches, order: Int[Array, "rows"], batch_size: int, history_length: int, num_tokens: int, newest: int
+    dataset: Dataset,
+    examples: NextWatches,
+    order: Int[Array, "rows"],
+    batch_size: int,
+    history_length: int,
+    num_tokens: int,
+    newest: int,
 ) -> Iterator[RetrievalBatch]:
     """Gives the examples in the given order, a batch at a time; ages count back from the moment `newest` (t_max)."""
     for start in range(0, len(order), batch_size):
@@ -73,7 +79,9 @@ def targets_between(events: UserEvents, start: int, end: int) -> tuple[Int[Array
     lows = events.watches.ends_before(owners, np.full(len(owners), start))
     highs = events.watches.ends_before(owners, np.full(len(owners), end))
     users = np.flatnonzero(highs > lows)
-    return users, [np.unique(events.video_row[events.watch_places[lows[user] : highs[user]]]).astype(np.int64) for user in users]
+    return users, [
+        np.unique(events.video_row[events.watch_places[lows[user] : highs[user]]]).astype(np.int64) for user in users
+    ]
 
 
 def concatenated_ranges(starts: Int[Array, "users"], ends: Int[Array, "users"]) -> Int[Array, "rows"]:
@@ -86,4 +94,12 @@ def concatenated_ranges(starts: Int[Array, "users"], ends: Int[Array, "users"]) 
     return np.repeat(starts - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths) + np.arange(lengths.sum())
 
 
-__all__ = ["NextWatches", "RetrievalBatch", "UserRecords", "concatenated_ranges", "next_watches", "retrieval_batches", "targets_between"]
+__all__ = [
+    "NextWatches",
+    "RetrievalBatch",
+    "UserRecords",
+    "concatenated_ranges",
+    "next_watches",
+    "retrieval_batches",
+    "targets_between",
+]

@@ -48,6 +48,7 @@ class FeatureSettings:
 
     average_watch_seconds: float
     average_completed: float
+    history_length: int
     last_watches: int
     habit_lag_days: float
 
@@ -94,8 +95,9 @@ def ranking_inputs(
     nominations: Nominations,
     settings: FeatureSettings,
 ) -> RankingInputs:
-    """Computes every feature as of each user's moment."""
+    """Computes every feature as of each user's moment, from its latest `history_length` events."""
     videos = records.videos
+    context = context.newest(settings.history_length)
     values = candidate_values(records, context, video_row, nominations, settings)
     queries = query_values(context, settings)
     return RankingInputs(
@@ -106,9 +108,9 @@ def ranking_inputs(
         channel_row=videos.channel_row[video_row].astype(np.int64),
         video_ids=videos.categorical[video_row].astype(np.int64),
         tag_rows=videos.tag_rows[video_row].astype(np.int64),
-        values=np.concatenate(
-            [np.stack(list(values.values()), axis=2), videos.continuous[video_row]], axis=2
-        ).astype(np.float32),
+        values=np.concatenate([np.stack(list(values.values()), axis=2), videos.continuous[video_row]], axis=2).astype(
+            np.float32
+        ),
     )
 
 
@@ -177,7 +179,9 @@ def _records_of(
         f"{name}_num_shown": total.num_shown.reshape(shape),
         f"{name}_num_completed": total.num_completed.reshape(shape),
         f"{name}_num_shown_last_day": (total.num_shown - before.num_shown).reshape(shape),
-        f"{name}_completed_share": _smoothed(total.num_completed, total.num_shown, settings.average_completed).reshape(shape),
+        f"{name}_completed_share": _smoothed(total.num_completed, total.num_shown, settings.average_completed).reshape(
+            shape
+        ),
         f"{name}_mean_watch_seconds": _smoothed(
             total.watch_seconds, total.num_timed, settings.average_watch_seconds
         ).reshape(shape),
@@ -204,4 +208,3 @@ def _ratio(total: Array, count: Array) -> Float[Array, "batch"]:
 
 def _or_nan(values: Array, known: Array) -> Float[Array, "..."]:
     return np.where(known, values, np.nan).astype(np.float64)
-

@@ -22,7 +22,9 @@ class Past:
 
 
 def past_with_same_key(
-    context: UserContext, history_keys: Int[Array, "batch history"], candidate_keys: Int[Array, "batch candidates"]
+    context: UserContext,
+    history_keys: Int[Array, "batch history"],
+    candidate_keys: Int[Array, "batch candidates"],
 ) -> Past:
     """Gives the sums over the history's events whose key equals the candidate's; key 0 equals nothing."""
     return past_with_any_key(context, history_keys[:, :, None], candidate_keys[:, :, None])

@@ -1,0 +1,158 @@
+"""Read this first: the whole journey, each step one short function, artifacts in, artifacts out.
+
+A *run* is a folder that holds what the steps made of one log:
+
+    LOG.toml ─ prepare ─▶ run/dataset ─ train_retrieval ─▶ run/retrieval ─ build_index ─▶ run/index
+             ─ train_ranking ─▶ run/ranking ─ bundle ─▶ run/bundle ─ evaluate ─▶ run/evaluation
+
+Every artifact is whole or absent, knows what it was made from, and is made again from scratch by its step.
+"""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from watchnext.artifacts import open_artifact, writing
+from watchnext.bundle.bundle import Bundle, write_bundle
+from watchnext.config import Config
+from watchnext.evaluation.report import Report, write_report
+from watchnext.events.compiling import compile_dataset
+from watchnext.events.dataset import Dataset
+from watchnext.events.log import read_log
+from watchnext.events.mapping import read_log_file
+from watchnext.events.summary import LogSummary, summarise
+from watchnext.pipeline.fit_ranking import fit_ranking
+from watchnext.pipeline.fit_retrieval import fit_retrieval
+from watchnext.pipeline.judge import judge, training_curves
+from watchnext.ranking.saved import save_network as save_ranking_network
+from watchnext.retrieval.saved import open_network, save_network
+from watchnext.retrieval.saved_sources import build_sources, save_sources
+
+
+@dataclass(frozen=True)
+class Run:
+    """The log's TOML file and the folder that receives what is made of it."""
+
+    log_file: Path
+    folder: Path
+
+    @property
+    def config(self) -> Config:
+        """The settings of the TOML file."""
+        return read_log_file(self.log_file)[1]
+
+    def part(self, kind: str) -> Path:
+        """Where an artifact lies."""
+        return self.folder / kind
+
+    def checkpoints(self, kind: str) -> Path:
+        """Where a training that was interrupted goes on."""
+        return self.folder / f".{kind}.checkpoints"
+
+    def forget_checkpoints(self, kind: str) -> None:
+        """Removes them: the training has ended and its artifact stands."""
+        shutil.rmtree(self.checkpoints(kind), ignore_errors=True)
+
+
+def check(log_file: Path, rejects: Path) -> LogSummary:
+    """Reads and checks a log without making anything; rejected rows go to the Parquet file `rejects`.
+
+    Raises:
+        ConfigurationError, DataError: the log cannot be read; too many rejected rows are told by the summary.
+    """
+    mapping, config = read_log_file(log_file)
+    with read_log(mapping, config.prepare.memory_gigabytes) as log:
+        if log.rows("rejects"):
+            log.write_rejects(rejects)
+        return summarise(log)
+
+
+def prepare(run: Run) -> None:
+    """Makes run/dataset; rejected rows go to run/rejects.parquet.
+
+    Raises:
+        ConfigurationError, DataError: the log cannot be read, has too many bad rows, or is too short.
+    """
+    mapping, config = read_log_file(run.log_file)
+    with read_log(mapping, config.prepare.memory_gigabytes) as log:
+        if log.rows("rejects"):
+            log.write_rejects(run.folder / "rejects.parquet")
+        log.refuse_too_many_rejects()
+        compile_dataset(log, run.part("dataset"), config.split, config.prepare)
+
+
+def train_retrieval(run: Run) -> None:
+    """Makes run/retrieval: the network that serves, and the earlier one whose scores teach the ranker."""
+    dataset, config = Dataset.open(run.part("dataset")), run.config.retrieval
+    fitted = fit_retrieval(dataset, config, run.checkpoints("retrieval"))
+    facts: dict[str, Any] = {"training": {name: asdict(outcome) for name, outcome in fitted.outcomes.items()}}
+    with writing(run.part("retrieval"), "retrieval", (dataset.artifact,), config, facts) as folder:
+        facts |= save_network(fitted.network, folder)
+        save_network(fitted.early_network, folder / "early")
+    run.forget_checkpoints("retrieval")
+
+
+def build_index(run: Run) -> None:
+    """Makes run/index: the video index and the other sources of candidates."""
+    dataset, config = Dataset.open(run.part("dataset")), run.config.index
+    retrieval = open_artifact(run.part("retrieval"), "retrieval")
+    retrieval.require_parent(dataset.artifact)
+    generator = build_sources(open_network(retrieval), dataset, dataset.test_start, config)
+    with writing(run.part("index"), "index", (dataset.artifact, retrieval), config) as folder:
+        save_sources(generator, folder)
+
+
+def train_ranking(run: Run) -> None:
+    """Makes run/ranking, from impressions and from what the early retrieval network says of them."""
+    dataset, config = Dataset.open(run.part("dataset")), run.config
+    retrieval = open_artifact(run.part("retrieval"), "retrieval")
+    retrieval.require_parent(dataset.artifact)
+    early = build_sources(open_network(retrieval, "early"), dataset, dataset.ranking_start, config.index)
+    num_candidates = config.serving.num_candidates
+    fitted = fit_ranking(dataset, early, config.ranking, num_candidates, run.checkpoints("ranking"))
+    facts: dict[str, Any] = {
+        "training": {name: asdict(outcome) for name, outcome in fitted.outcomes.items()},
+        "features": asdict(fitted.settings),
+    }
+    with writing(run.part("ranking"), "ranking", (dataset.artifact, retrieval), config.ranking, facts) as folder:
+        facts |= save_ranking_network(fitted.network, folder)
+    run.forget_checkpoints("ranking")
+
+
+def bundle(run: Run) -> None:
+    """Makes run/bundle, the folder that serves.
+
+    Raises:
+        ArtifactError: a part is missing, damaged, or was not made from its neighbours.
+    """
+    write_bundle(run.part("bundle"), run.folder, run.config.serving)
+
+
+def evaluate(run: Run) -> Report:
+    """Judges run/bundle on the test period; writes run/evaluation with report.json and report.html."""
+    opened, config = Bundle.open(run.part("bundle")), run.config
+    curves = training_curves({kind: opened.facts(kind) for kind in ("retrieval", "ranking")})
+    report = judge(opened, config.evaluation, asdict(config), curves)
+    with writing(run.part("evaluation"), "evaluation", (opened.artifact,), config.evaluation) as folder:
+        write_report(report, folder)
+    return report
+
+
+STEPS: dict[str, Callable[[Run], object]] = {
+    "prepare": prepare,
+    "train-retrieval": train_retrieval,
+    "build-index": build_index,
+    "train-ranking": train_ranking,
+    "bundle": bundle,
+    "evaluate": evaluate,
+}
+"""The steps in order, by the name of their command."""
+
+
+def run_all(run: Run) -> Report:
+    """Runs every step, from the log to the report."""
+    for step in list(STEPS.values())[:-1]:
+        step(run)
+    return evaluate(run)

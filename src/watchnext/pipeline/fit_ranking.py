@@ -1,6 +1,7 @@
 """Training the ranking network on impressions, each seen as it was at its own moment."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +10,13 @@ import torch
 from watchnext.config import RankingConfig
 from watchnext.errors import DataError
 from watchnext.events.dataset import Dataset
-from watchnext.examples.contexts import UserContext, context_as_of
 from watchnext.examples.impressions import Impressions, impressions_between, with_unwatched
 from watchnext.examples.quantiles import Quantiles
 from watchnext.features.inputs import FeatureSettings, RankingInputs
 from watchnext.progress import bar, say
 from watchnext.ranking.network import RankingBatch, RankingNetwork, RankingSizes
 from watchnext.retrieval.candidates import CandidateGenerator
-from watchnext.serving.stages import inputs_of
+from watchnext.serving.stages import inputs_of, request_context
 from watchnext.shapes import Array, Int
 from watchnext.training.checkpoint import Checkpoint
 from watchnext.training.loop import Outcome, Schedule, Task, fit
@@ -25,31 +25,46 @@ _CHUNK = 2048
 _QUANTILE_ROWS = 200_000
 
 
-def fit_ranking(
-    dataset: Dataset, generator: CandidateGenerator, config: RankingConfig, num_candidates: int, checkpoints: Path
-) -> tuple[RankingNetwork, FeatureSettings, dict[str, Outcome]]:
-    """Gives the trained network, the settings of its features, and how each fit went.
+@dataclass(frozen=True)
+class FittedRanking:
+    """The trained network, the settings of its features, and how training went."""
 
-    First it learns from the training period until the loss on the validation period stops falling. With `refit`,
-    a second network then learns from everything before the test period for as many passes.
+    network: RankingNetwork
+    settings: FeatureSettings
+    outcomes: dict[str, Outcome]
+
+
+def fit_ranking(
+    dataset: Dataset,
+    generator: CandidateGenerator,
+    config: RankingConfig,
+    num_candidates: int,
+    checkpoints: Path,
+) -> FittedRanking:
+    """Trains twice: until the loss on the validation period stops falling, then on everything before the test period.
+
+    `generator` must have learnt from events before `ranking_start` only.
 
     Raises:
-        DataError: no impression before the test period has a known watch time.
+        DataError: no impression between `ranking_start` and the test period has a known watch time.
     """
-    examples = _examples(dataset, generator, config, num_candidates)
-    settings = feature_settings(examples.part(examples.timestamp < dataset.validation_start), config)
-    inputs = compute_inputs(dataset, generator, examples, config.history_length, num_candidates, settings)
+    shown = impressions_between(dataset.events, dataset.ranking_start, dataset.test_start)
+    settings = feature_settings(shown.part(shown.timestamp < dataset.validation_start), config)
+    examples = shown
+    if not dataset.facts["has_impressions"]:
+        examples = _with_unwatched_candidates(dataset, generator, shown, config, settings, num_candidates)
+    inputs = compute_inputs(dataset, generator, examples, num_candidates, settings)
     learning = np.flatnonzero(examples.timestamp < dataset.validation_start)
     held_out = np.flatnonzero(examples.timestamp >= dataset.validation_start)
-    network, outcome = _fit_once(dataset, config, examples, inputs, learning, held_out, checkpoints / "search", None)
-    outcomes = {"search": outcome}
-    if config.refit and len(held_out):
-        say(f"ranking: best after pass {outcome.epochs}; learning again from training and validation period")
-        everything = np.arange(len(examples))
-        network, outcomes["refit"] = _fit_once(
-            dataset, config, examples, inputs, everything, held_out[:0], checkpoints / "refit", outcome.epochs
-        )
-    return network, settings, outcomes
+    network, search = _fit_once(dataset, config, examples, inputs, learning, held_out, checkpoints / "search", None)
+    if not len(held_out):
+        return FittedRanking(network, settings, {"search": search})
+    say(f"ranking: best after pass {search.epochs}; now learning from everything before the test period")
+    everything = np.arange(len(examples))
+    network, final = _fit_once(
+        dataset, config, examples, inputs, everything, held_out[:0], checkpoints / "final", search.epochs
+    )
+    return FittedRanking(network, settings, {"search": search, "final": final})
 
 
 def feature_settings(examples: Impressions, config: RankingConfig) -> FeatureSettings:
@@ -66,6 +81,7 @@ def feature_settings(examples: Impressions, config: RankingConfig) -> FeatureSet
     return FeatureSettings(
         float(examples.watch_seconds.mean()),
         float(examples.completed.mean()),
+        config.history_length,
         config.last_watches,
         config.habit_lag_days,
     )
@@ -75,7 +91,6 @@ def compute_inputs(
     dataset: Dataset,
     generator: CandidateGenerator,
     examples: Impressions,
-    history_length: int,
     num_candidates: int,
     settings: FeatureSettings,
 ) -> RankingInputs:
@@ -84,7 +99,7 @@ def compute_inputs(
     with bar("features", len(examples)) as progress:
         for start in range(0, len(examples), _CHUNK):
             part = examples.part(slice(start, start + _CHUNK))
-            context = _context(dataset, generator, part, history_length)
+            context = request_context(dataset, part.user_row, part.timestamp, generator, settings)
             candidates = generator.describe(context, part.video_row[:, None], num_candidates)
             parts.append(inputs_of(dataset, context, part.surface_row, candidates, settings))
             progress.advance(len(part))
@@ -92,30 +107,28 @@ def compute_inputs(
     return RankingInputs(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
 
-def _examples(
-    dataset: Dataset, generator: CandidateGenerator, config: RankingConfig, num_candidates: int
+def _with_unwatched_candidates(
+    dataset: Dataset,
+    generator: CandidateGenerator,
+    shown: Impressions,
+    config: RankingConfig,
+    settings: FeatureSettings,
+    num_candidates: int,
 ) -> Impressions:
-    """The impressions before the test period; where the log has none, watches beside unwatched candidates."""
-    shown = impressions_between(dataset.events, 0, dataset.test_start)
-    if dataset.facts["has_impressions"] or not len(shown):
-        return shown
+    """Puts candidates of our own beside each watch, for a log that does not say what was shown and not watched."""
     say("ranking: the log has no impressions; our own unwatched candidates stand in for what was not watched")
     draw = np.random.default_rng(config.seed)
     drawn = []
     with bar("drawing candidates", len(shown)) as progress:
         for start in range(0, len(shown), _CHUNK):
             part = shown.part(slice(start, start + _CHUNK))
-            context = _context(dataset, generator, part, config.history_length)
+            context = request_context(dataset, part.user_row, part.timestamp, generator, settings)
             video_row = generator.candidates(context, num_candidates).video_row
             places = draw.integers(0, video_row.shape[1], (len(part), config.sampled_negatives))
             chosen = np.take_along_axis(video_row, places, axis=1)
             drawn.append(np.where(chosen == part.video_row[:, None], 0, chosen))
             progress.advance(len(part))
     return with_unwatched(shown, np.concatenate(drawn))
-
-
-def _context(dataset: Dataset, generator: CandidateGenerator, part: Impressions, history_length: int) -> UserContext:
-    return context_as_of(dataset, part.user_row, part.timestamp, history_length, generator.network.config.num_search_tokens)
 
 
 def _fit_once(

@@ -1,6 +1,7 @@
-"""Training the retrieval network: validation decides how long, then it learns from both periods."""
+"""Training the retrieval network: once on early events, to learn for how long, then on everything."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,6 @@ from watchnext.evaluation.metrics import recall
 from watchnext.events.dataset import Dataset
 from watchnext.examples.contexts import context_as_of, seen_before
 from watchnext.examples.next_watch import (
-    NextWatches,
     RetrievalBatch,
     next_watches,
     retrieval_batches,
@@ -30,25 +30,29 @@ _VALIDATION_USERS = 5000
 _VALIDATION_K = 100
 
 
-def fit_retrieval(
-    dataset: Dataset, config: RetrievalConfig, checkpoints: Path
-) -> tuple[RetrievalNetwork, dict[str, Outcome]]:
-    """Gives the trained network and how each fit went.
+@dataclass(frozen=True)
+class FittedRetrieval:
+    """The network that serves, the earlier one whose scores teach the ranker, and how training went."""
 
-    First it learns from the training period until recall on the validation period stops rising. With `refit`, a
-    second network then learns from everything before the test period for as many passes.
+    network: RetrievalNetwork
+    early_network: RetrievalNetwork
+    outcomes: dict[str, Outcome]
+
+
+def fit_retrieval(dataset: Dataset, config: RetrievalConfig, checkpoints: Path) -> FittedRetrieval:
+    """Trains twice.
+
+    The early network learns from what came before `ranking_start` until its recall on the validation period stops
+    rising; the ranker is taught with its scores, since it has seen none of the ranker's labels. The network that
+    serves then learns from everything before the test period for as many passes.
 
     Raises:
         DataError: there are no completed watches to learn from.
     """
-    network, outcome = _fit_once(dataset, config, dataset.validation_start, checkpoints / "search", None)
-    outcomes = {"search": outcome}
-    if config.refit:
-        say(f"retrieval: best after pass {outcome.epochs}; learning again from training and validation period")
-        network, outcomes["refit"] = _fit_once(
-            dataset, config, dataset.test_start, checkpoints / "refit", outcome.epochs
-        )
-    return network, outcomes
+    early_network, early = _fit_once(dataset, config, dataset.ranking_start, checkpoints / "early", None)
+    say(f"retrieval: best after pass {early.epochs}; now learning from everything before the test period")
+    network, final = _fit_once(dataset, config, dataset.test_start, checkpoints / "final", early.epochs)
+    return FittedRetrieval(network, early_network, {"early": early, "final": final})
 
 
 def _fit_once(
@@ -57,7 +61,10 @@ def _fit_once(
     generator = torch.Generator().manual_seed(config.seed)
     examples = next_watches(dataset.events, before, config.examples_per_user)
     if not len(examples):
-        raise DataError("there is no completed watch before the test period: nothing to learn retrieval from.")
+        raise DataError(
+            f"no completed watch happened before {before} (Unix time), so there is nothing to learn retrieval from. "
+            "Give a later [split] ranking_start or a longer log."
+        )
     quantiles = Quantiles.fit(dataset.users.continuous[1:])
     network = RetrievalNetwork(RetrievalSizes.of(dataset), config, quantiles, generator)
     sampler = _sampler(dataset, config)
@@ -66,7 +73,15 @@ def _fit_once(
     def batches(epoch: int, first_step: int) -> Iterator[RetrievalBatch]:
         order = np.random.default_rng([config.seed, epoch]).permutation(len(examples))
         rest = order[first_step * config.batch_size :]
-        return retrieval_batches(dataset, examples, rest, config.batch_size, config.history_length, config.num_search_tokens, before)
+        return retrieval_batches(
+            dataset,
+            examples,
+            rest,
+            config.batch_size,
+            config.history_length,
+            config.num_search_tokens,
+            before,
+        )
 
     recall_on_validation = _Validation(dataset, network, config) if passes is None else None
     task = Task(
@@ -111,6 +126,3 @@ class _Validation:
         index = ExactIndex(self.network.video_vectors)
         lists, _ = index.search(self.network.vectors_of(self.context), _VALIDATION_K, self.seen)
         return float(np.nanmean(recall(lists, self.targets, _VALIDATION_K)))
-
-
-__all__ = ["NextWatches", "fit_retrieval"]

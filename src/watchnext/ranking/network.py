@@ -61,6 +61,7 @@ class RankingNetwork(nn.Module):
         generator: torch.Generator,
     ) -> None:
         super().__init__()
+        self.sizes = sizes
         self.config = config
         self.query_quantiles = query_quantiles
         self.quantiles = quantiles
@@ -69,9 +70,10 @@ class RankingNetwork(nn.Module):
         self.tags = _table(sizes.num_tags, generator)
         self.query_ids = nn.ModuleList(_table(size, generator) for size in sizes.query_ids)
         self.video_ids = nn.ModuleList(_table(size, generator) for size in sizes.video_categories)
-        embedded = [self.videos, self.videos, self.channels, self.tags, *self.query_ids, *self.video_ids]
-        num_inputs = sum(table.weight.shape[1] for table in embedded)  # type: ignore[union-attr, misc, index]
-        num_inputs += 3 * (len(query_quantiles.knots) + len(quantiles.knots))
+        vocabularies = (sizes.num_videos, sizes.num_videos, sizes.num_channels, sizes.num_tags)
+        embedded = (*vocabularies, *sizes.query_ids, *sizes.video_categories)
+        num_values = len(query_quantiles.knots) + len(quantiles.knots)
+        num_inputs = sum(embedding_dim_for(size) for size in embedded) + 3 * num_values
         self.tower = Tower(num_inputs, config.tower, generator, config.dropout)
         self.logit = linear(self.tower.num_outputs, 1, generator)
         self.register_buffer("scale", torch.tensor(1.0))
@@ -107,7 +109,8 @@ class RankingNetwork(nn.Module):
     def expected_watch_seconds(self, inputs: RankingInputs) -> Float[Array, "batch candidates"]:
         """Gives exp(logit), in seconds (§4.2)."""
         self.eval()
-        return (self(inputs).exp() * self.config.watch_unit_seconds * self.scale).numpy()
+        seconds: Tensor = self(inputs).exp() * self.config.watch_unit_seconds * self.scale
+        return seconds.numpy()
 
     def _query(self, inputs: RankingInputs) -> Float[Tensor, "batch inputs"]:
         values = with_powers(self.query_quantiles.normalised(inputs.query_values))

@@ -15,7 +15,10 @@ from watchnext.ranking.network import RankingNetwork, RankingSizes
 
 def save_network(network: RankingNetwork, folder: Path) -> dict[str, Any]:
     """Writes weights and quantiles into `folder`; gives the facts that `open_network` needs besides."""
-    save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, folder / "weights.safetensors")
+    save_file(
+        {name: tensor.contiguous() for name, tensor in network.state_dict().items()},
+        folder / "weights.safetensors",
+    )
     save_arrays(folder / "query_quantiles", vars(network.query_quantiles))
     save_arrays(folder / "quantiles", vars(network.quantiles))
     return {"sizes": dataclasses.asdict(network.sizes)}
@@ -23,7 +26,8 @@ def save_network(network: RankingNetwork, folder: Path) -> dict[str, Any]:
 
 def open_network(artifact: Artifact) -> RankingNetwork:
     """Gives the network of a ranking artifact, ready to serve."""
-    sizes = {name: tuple(size) if isinstance(size, list) else size for name, size in artifact.facts["sizes"].items()}
+    saved: dict[str, Any] = artifact.facts["sizes"]
+    sizes: dict[str, Any] = {name: tuple(size) if isinstance(size, list) else size for name, size in saved.items()}
     network = RankingNetwork(
         RankingSizes(**sizes),
         from_mapping(RankingConfig, artifact.settings, "ranking"),

@@ -1,19 +1,20 @@
 """Candidates from several sources, and what each source says of them (§2, §4.1)."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from watchnext.examples.contexts import UserContext
+from watchnext.retrieval.co_watch import CoWatch
 from watchnext.retrieval.network import RetrievalNetwork
+from watchnext.retrieval.popularity import RecentPopularity
 from watchnext.retrieval.video_index import VideoIndex
 from watchnext.shapes import Array, Bool, Float, Int
 
 
 class CandidateSource(Protocol):
-    """Nominates videos for users: the network's neighbours, co-watched videos, popular ones."""
+    """Nominates videos for users beside the network: co-watched videos, popular ones."""
 
     @property
     def name(self) -> str:
@@ -39,32 +40,27 @@ class Candidates:
     nominated: Bool[Array, "batch candidates sources"]
 
 
-class NetworkSource:
-    """The nearest videos to the user vector."""
-
-    name = "network"
-
-    def __init__(self, network: RetrievalNetwork, index: VideoIndex) -> None:
-        self.network = network
-        self.index = index
-
-    def nominate(self, context: UserContext, k: int) -> tuple[Int[Array, "batch k"], Float[Array, "batch k"]]:
-        """Gives the k rows with the largest dot products."""
-        return self.index.search(self.network.vectors_of(context), k)
-
-
 class CandidateGenerator:
-    """All sources side by side; the first is the network's."""
+    """All sources side by side: the network's neighbours, co-watched videos, recently popular ones."""
 
-    def __init__(self, network: RetrievalNetwork, index: VideoIndex, others: Sequence[CandidateSource]) -> None:
+    def __init__(
+        self, network: RetrievalNetwork, index: VideoIndex, co_watch: CoWatch, popular: RecentPopularity
+    ) -> None:
         self.network = network
         self.index = index
-        self.others = tuple(others)
-        self.sources = (NetworkSource.name, *(source.name for source in self.others))
+        self.co_watch = co_watch
+        self.popular = popular
+        self.others: tuple[CandidateSource, ...] = (co_watch, popular)
+        self.sources = ("network", *(source.name for source in self.others))
 
-    def candidates(
+    def nearest(
         self, context: UserContext, k: int, excluded: list[Int[Array, "rows"]] | None = None
-    ) -> Candidates:
+    ) -> Int[Array, "batch k"]:
+        """Gives the network's own k best videos, best first: the retrieval stage alone."""
+        rows, _ = self.index.search(self.network.vectors_of(context), k, excluded)
+        return rows
+
+    def candidates(self, context: UserContext, k: int, excluded: list[Int[Array, "rows"]] | None = None) -> Candidates:
         """Gives the union of the k best videos of every source; the network's come first, best first.
 
         Every source is asked for enough to have k left after its excluded videos are struck.
@@ -82,16 +78,18 @@ class CandidateGenerator:
     def _nominations(
         self, context: UserContext, k: int, excluded: list[Int[Array, "rows"]] | None
     ) -> list[Int[Array, "batch k"]]:
-        by_network, _ = self.index.search(self.network.vectors_of(context), k, excluded)
         longest = max((len(rows) for rows in excluded), default=0) if excluded else 0
-        found = [by_network]
+        found = [self.nearest(context, k, excluded)]
         for source in self.others:
             rows, _ = source.nominate(context, k + longest)
-            found.append(_without(rows, excluded, k) if excluded else rows)
+            found.append(without(rows, excluded, k) if excluded else rows)
         return found
 
     def _described(
-        self, context: UserContext, video_row: Int[Array, "batch candidates"], nominations: list[Int[Array, "batch k"]]
+        self,
+        context: UserContext,
+        video_row: Int[Array, "batch candidates"],
+        nominations: list[Int[Array, "batch k"]],
     ) -> Candidates:
         vectors = self.network.video_vectors[video_row]
         scores = np.einsum("bd,bcd->bc", self.network.vectors_of(context), vectors)
@@ -106,10 +104,8 @@ def _distinct(rows: Int[Array, "rows"]) -> Int[Array, "rows"]:
     return ordered[ordered > 0]
 
 
-def _without(
-    rows: Int[Array, "batch found"], excluded: list[Int[Array, "rows"]], k: int
-) -> Int[Array, "batch k"]:
-    """Strikes each user's excluded rows and moves the rest up."""
+def without(rows: Int[Array, "batch found"], excluded: list[Int[Array, "rows"]], k: int) -> Int[Array, "batch k"]:
+    """Strikes each user's excluded rows, moves the rest up, and cuts or pads to k places."""
     kept = np.zeros((len(rows), k), dtype=np.int64)
     for user, left_out in enumerate(excluded):
         allowed = rows[user][~np.isin(rows[user], left_out)][:k]
@@ -129,4 +125,5 @@ def _contains(lists: Int[Array, "batch k"], rows: Int[Array, "batch candidates"]
         return np.zeros(rows.shape, dtype=bool)
     wanted = rows + shift
     found = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
-    return (known[found] == wanted) & (rows > 0)
+    listed: Array = (known[found] == wanted) & (rows > 0)
+    return listed

@@ -62,7 +62,10 @@ class CoWatch:
 
     def save(self, folder: Path) -> None:
         """Writes the neighbours."""
-        save_arrays(folder, {"offsets": self.offsets, "neighbour_row": self.neighbour_row, "similarity": self.similarity})
+        save_arrays(
+            folder,
+            {"offsets": self.offsets, "neighbour_row": self.neighbour_row, "similarity": self.similarity},
+        )
 
     @classmethod
     def open(cls, folder: Path) -> "CoWatch":

@@ -5,7 +5,13 @@ from pathlib import Path
 import faiss
 import numpy as np
 
-from watchnext.retrieval.exact_index import PADDING_SCORE, ExactIndex, open_vectors, padded, refuse_impossible_k
+from watchnext.retrieval.exact_index import (
+    PADDING_SCORE,
+    ExactIndex,
+    open_vectors,
+    padded,
+    refuse_impossible_k,
+)
 from watchnext.shapes import Array, Float, Int
 
 _TRAINING_VECTORS_PER_PARTITION = 64
@@ -33,7 +39,7 @@ class FaissIndex:
         real = np.ascontiguousarray(vectors[1:], dtype=np.float32)
         num_partitions = max(1, min(int(4 * np.sqrt(len(real))), len(real) // 39))
         partitions = faiss.index_factory(vectors.shape[1], f"IVF{num_partitions},SQ8", faiss.METRIC_INNER_PRODUCT)
-        partitions.cp.max_points_per_centroid = _TRAINING_VECTORS_PER_PARTITION
+        faiss.extract_index_ivf(partitions).cp.max_points_per_centroid = _TRAINING_VECTORS_PER_PARTITION
         partitions.train(real)
         partitions.add(real)
         return cls(partitions, vectors, min(probes, num_partitions))
@@ -55,8 +61,8 @@ class FaissIndex:
         found, best = padded(np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1), k)
         short = np.flatnonzero(np.isneginf(best[:, -1]))
         if len(short):
-            left_out = [excluded[place] for place in short] if excluded else None
-            found[short], best[short] = ExactIndex(self._vectors).search(queries[short], k, left_out)
+            struck = [excluded[place] for place in short] if excluded else None
+            found[short], best[short] = ExactIndex(self._vectors).search(queries[short], k, struck)
         return found, best
 
     def save(self, folder: Path) -> None:

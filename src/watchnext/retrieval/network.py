@@ -51,7 +51,9 @@ class RetrievalNetwork(nn.Module):
     quantile with powers; the example age with powers. The output vectors are a table of their own.
     """
 
-    def __init__(self, sizes: RetrievalSizes, config: RetrievalConfig, quantiles: Quantiles, generator: torch.Generator) -> None:
+    def __init__(
+        self, sizes: RetrievalSizes, config: RetrievalConfig, quantiles: Quantiles, generator: torch.Generator
+    ) -> None:
         super().__init__()
         dim = config.embedding_dim
         self.sizes = sizes
@@ -121,4 +123,3 @@ class RetrievalNetwork(nn.Module):
 
 def _bag(rows: Int[Array, "batch history"]) -> Int[Tensor, "batch history"]:
     return torch.from_numpy(np.ascontiguousarray(rows))
-

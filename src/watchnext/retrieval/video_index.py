@@ -76,4 +76,3 @@ def open_index(folder: Path) -> VideoIndex:
     if name not in _ENGINES:
         raise ArtifactError(f"{folder} was written by the engine {name!r}; known are {', '.join(_ENGINES)}.")
     return _ENGINES[name].open(folder)
-

@@ -1,9 +1,28 @@
 """Where retrieval and ranking meet: candidates become the ranker's inputs, in training as in serving."""
 
-from watchnext.examples.contexts import UserContext
-from watchnext.features.inputs import FeatureSettings, Nominations, RankingInputs, VideoRecords, ranking_inputs
-from watchnext.retrieval.candidates import Candidates
+from watchnext.examples.contexts import UserContext, UserRecords, context_as_of
+from watchnext.features.inputs import (
+    FeatureSettings,
+    Nominations,
+    RankingInputs,
+    VideoRecords,
+    ranking_inputs,
+)
+from watchnext.retrieval.candidates import CandidateGenerator, Candidates
 from watchnext.shapes import Array, Int
+
+
+def request_context(
+    records: UserRecords,
+    user_rows: Int[Array, "batch"],
+    moments: Int[Array, "batch"],
+    generator: CandidateGenerator,
+    settings: FeatureSettings,
+) -> UserContext:
+    """Gives what both stages ask of the users' past: the longer of their histories, of which each uses its part."""
+    config = generator.network.config
+    length = max(config.history_length, settings.history_length)
+    return context_as_of(records, user_rows, moments, length, config.num_search_tokens)
 
 
 def inputs_of(

@@ -1,7 +1,6 @@
 """A training run's whole state on disk, so that a killed run goes on to the same weights."""
 
 import json
-import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -33,7 +32,11 @@ class Checkpoint:
         self.purpose = purpose
 
     def save(
-        self, position: Position, model: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator
+        self,
+        position: Position,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        generator: torch.Generator,
     ) -> None:
         """Replaces the saved state with this one, in one rename."""
         state = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
@@ -54,7 +57,9 @@ class Checkpoint:
         if position is None:
             return None
         state = load_file(file)
-        model.load_state_dict({name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")})
+        model.load_state_dict(
+            {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
+        )
         for place, table in enumerate(tables_of(model)):
             table.squared_gradient.copy_(state[f"rows.{place}"])
         whole = optimizer.state_dict()
@@ -71,10 +76,6 @@ class Checkpoint:
     def restore_best(self, model: nn.Module) -> None:
         """Puts the best weights into the model."""
         model.load_state_dict(load_file(self.folder / "best.safetensors"))
-
-    def remove(self) -> None:
-        """Forgets the run: it is finished."""
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _position(self, file: Path) -> Position | None:
         if not file.is_file():

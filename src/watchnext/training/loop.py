@@ -61,7 +61,11 @@ class Outcome:
 
 
 def fit(
-    model: nn.Module, task: Task[Batch], schedule: Schedule, generator: torch.Generator, checkpoint: Checkpoint
+    model: nn.Module,
+    task: Task[Batch],
+    schedule: Schedule,
+    generator: torch.Generator,
+    checkpoint: Checkpoint,
 ) -> Outcome:
     """Trains `model` until the score stops rising; the model ends with its best weights.
 
@@ -115,7 +119,11 @@ def mixed_precision(device: torch.device) -> torch.autocast:
 
 
 def _run_pass(
-    task: Task[Batch], position: Position, step: Callable[[Batch], float], save: Callable[[], None], progress: Bar
+    task: Task[Batch],
+    position: Position,
+    step: Callable[[Batch], float],
+    save: Callable[[], None],
+    progress: Bar,
 ) -> None:
     saved = time.monotonic()
     for batch in task.batches(position.epoch, position.step):

@@ -1,0 +1,1 @@
+"""One versioned folder that serves."""

@@ -1,0 +1,95 @@
+"""The bundle: dataset, networks, index and settings that belong together, loaded as a whole or not at all."""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from watchnext.artifacts import Artifact, open_artifact, writing
+from watchnext.config import ServingConfig, from_mapping
+from watchnext.errors import ArtifactError
+from watchnext.events.dataset import Dataset
+from watchnext.features.inputs import FeatureSettings
+from watchnext.ranking import saved as saved_ranking
+from watchnext.ranking.network import RankingNetwork
+from watchnext.retrieval import saved as saved_retrieval
+from watchnext.retrieval.candidates import CandidateGenerator
+from watchnext.retrieval.saved_sources import open_sources
+
+PARTS = ("dataset", "retrieval", "index", "ranking")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Everything that answers a request, of one version."""
+
+    artifact: Artifact
+    dataset: Dataset
+    generator: CandidateGenerator
+    ranker: RankingNetwork
+    feature_settings: FeatureSettings
+    serving: ServingConfig
+
+    @property
+    def version(self) -> str:
+        """The first twelve digits of the bundle's fingerprint."""
+        return self.artifact.fingerprint[:12]
+
+    def facts(self, kind: str) -> dict[str, Any]:
+        """What was recorded when a part was made, its training say."""
+        return open_artifact(self.artifact.path / kind, kind, verify=False).facts
+
+    @classmethod
+    def open(cls, path: Path) -> "Bundle":
+        """Loads and checks the bundle in `path`.
+
+        Raises:
+            ArtifactError: it is damaged, of another format version, or its parts do not belong together.
+        """
+        artifact = open_artifact(path, "bundle")
+        parts = {kind: open_artifact(path / kind, kind, verify=False) for kind in PARTS}
+        refuse_mixed(parts)
+        network = saved_retrieval.open_network(parts["retrieval"])
+        return cls(
+            artifact,
+            Dataset.open(path / "dataset", verify=False),
+            open_sources(network, path / "index"),
+            saved_ranking.open_network(parts["ranking"]),
+            FeatureSettings(**parts["ranking"].facts["features"]),
+            from_mapping(ServingConfig, artifact.settings, "serving"),
+        )
+
+
+def write_bundle(path: Path, run: Path, serving: ServingConfig) -> None:
+    """Puts the parts made in the folder `run` together as a bundle at `path`.
+
+    Raises:
+        ArtifactError: a part is missing or damaged, or was not made from its neighbours.
+    """
+    parts = {kind: open_artifact(run / kind, kind) for kind in PARTS}
+    refuse_mixed(parts)
+    with writing(path, "bundle", tuple(parts.values()), serving) as folder:
+        for kind in PARTS:
+            shutil.copytree(run / kind, folder / kind, copy_function=_linked)
+
+
+def refuse_mixed(parts: dict[str, Artifact]) -> None:
+    """Refuses parts that were not made from each other.
+
+    Raises:
+        ArtifactError: a part has other parents than those beside it.
+    """
+    for kind, part in parts.items():
+        for parent in part.parents:
+            if parent not in parts:
+                raise ArtifactError(f"the {kind} in {part.path} names an unknown parent, {parent!r}: make it again.")
+            part.require_parent(parts[parent])
+
+
+def _linked(source: str, target: str) -> None:
+    """A hard link where the file system can, else a copy; files of artifacts are never changed in place."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

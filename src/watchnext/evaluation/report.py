@@ -1,0 +1,116 @@
+"""The report: the figures as JSON, and as one HTML page with pictures that needs nothing else."""
+
+import base64
+import io
+import json
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from watchnext.evaluation.bootstrap import Estimate
+
+Scores = dict[str, dict[str, Estimate | float]]
+Curve = dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that one evaluation found.
+
+    `reliability` has (mean predicted, mean watched, impressions) per decile of the prediction, `training` each
+    fit's loss and validation score by pass.
+    """
+
+    log: dict[str, Any]
+    retrieval: dict[str, dict[str, Estimate]]
+    ranking: Scores
+    reliability: list[tuple[float, float, int]]
+    training: dict[str, Curve]
+    settings: dict[str, Any]
+    notes: list[str]
+
+    def to_json(self) -> str:
+        """Gives all figures as JSON."""
+        return json.dumps(asdict(self), indent=1, default=_plain)
+
+
+def write_report(report: Report, folder: Path) -> None:
+    """Writes `report.json` and `report.html` into `folder`."""
+    (folder / "report.json").write_text(report.to_json())
+    (folder / "report.html").write_text(_html(report))
+
+
+def shown(value: Estimate | float) -> str:
+    """Gives a figure as people read it.
+
+    >>> shown(Estimate(0.34567, 0.33, 0.36))
+    '0.346 [0.330, 0.360]'
+    """
+    if isinstance(value, Estimate):
+        return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
+    return f"{value:.3f}"
+
+
+def _html(report: Report) -> str:
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("watchnext.evaluation", "."), autoescape=True)
+    environment.filters["shown"] = shown
+    pictures = {
+        "retrieval": _picture(_draw_recall, report.retrieval) if report.retrieval else None,
+        "reliability": _picture(_draw_reliability, report.reliability) if report.reliability else None,
+        "training": _picture(_draw_training, report.training),
+    }
+    return environment.get_template("report.html.jinja").render(report=report, pictures=pictures)
+
+
+def _picture(draw: Any, data: Any) -> str:
+    """Gives what `draw` makes of `data` as a PNG in a data URL."""
+    figure = Figure(figsize=(7.2, 3.6), dpi=110, layout="constrained")
+    with matplotlib.rc_context({"axes.spines.top": False, "axes.spines.right": False}):
+        draw(figure.subplots(), data)
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png")
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def _draw_recall(axes: Axes, retrieval: dict[str, dict[str, Estimate]]) -> None:
+    for name, scores in retrieval.items():
+        cutoffs = sorted(int(metric.split("@")[1]) for metric in scores if metric.startswith("recall@"))
+        found = [scores[f"recall@{k}"] for k in cutoffs]
+        axes.plot(cutoffs, [one.value for one in found], marker="o", label=name)
+        axes.fill_between(cutoffs, [one.low for one in found], [one.high for one in found], alpha=0.2)
+    axes.set(xscale="log", xlabel="k", ylabel="recall@k", xticks=cutoffs, xticklabels=[str(k) for k in cutoffs])
+    axes.legend(frameon=False)
+
+
+def _draw_reliability(axes: Axes, reliability: list[tuple[float, float, int]]) -> None:
+    predicted = [one[0] for one in reliability]
+    watched = [one[1] for one in reliability]
+    most = max(*predicted, *watched, 1e-9)
+    axes.plot([0, most], [0, most], color="grey", linewidth=1, linestyle="--", label="perfect")
+    axes.plot(predicted, watched, marker="o", label="tenths of the test impressions")
+    axes.set(xlabel="expected watch seconds", ylabel="mean watch seconds")
+    axes.legend(frameon=False)
+
+
+def _draw_training(axes: Axes, training: dict[str, Curve]) -> None:
+    for name, curve in training.items():
+        first = curve["losses"][0] if curve["losses"] else 1.0
+        axes.plot(
+            range(1, len(curve["losses"]) + 1),
+            [loss / first for loss in curve["losses"]],
+            marker="o",
+            label=name,
+        )
+    axes.set(xlabel="pass", ylabel="training loss, first pass = 1")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(frameon=False)
+
+
+def _plain(value: Any) -> Any:
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)

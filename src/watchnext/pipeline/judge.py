@@ -1,0 +1,113 @@
+"""Judging a run on its test period: the networks beside baselines, on the same users and impressions."""
+
+from typing import Any
+
+import numpy as np
+
+from watchnext.bundle.bundle import Bundle
+from watchnext.config import EvaluationConfig
+from watchnext.errors import DataError
+from watchnext.evaluation.lists import System, score_lists
+from watchnext.evaluation.predictions import baseline_predictions, score_predictions
+from watchnext.evaluation.report import Report
+from watchnext.evaluation.watch_time import reliability
+from watchnext.examples.contexts import UserContext, seen_before
+from watchnext.examples.impressions import impressions_between
+from watchnext.examples.next_watch import targets_between
+from watchnext.pipeline.fit_ranking import compute_inputs
+from watchnext.progress import bar
+from watchnext.retrieval.candidates import CandidateSource, without
+from watchnext.serving.stages import request_context
+from watchnext.shapes import Array, Int
+
+
+def judge(bundle: Bundle, config: EvaluationConfig, settings: dict[str, Any], training: dict[str, Any]) -> Report:
+    """Gives the report on the bundle's test period.
+
+    Raises:
+        DataError: the dataset keeps no test period, or nobody completed anything in it.
+    """
+    dataset = bundle.dataset
+    if dataset.test_start >= dataset.log_end:
+        raise DataError("this dataset keeps no test period ([split] test_share = 0): there is nothing to judge by.")
+    ranking, deciles = _judge_ranking(bundle, config)
+    names = (
+        "name",
+        "num_events",
+        "num_watches",
+        "num_timed",
+        "num_searches",
+        "rejected",
+        "num_repeats",
+        "num_videos_left_out",
+    )
+    log = {name: dataset.facts[name] for name in names}
+    log |= {"videos": dataset.num_videos - 1, "users": len(dataset.vocabularies["users"]) - 1}
+    notes = (
+        []
+        if dataset.facts["has_impressions"]
+        else [
+            "The log has no impressions: the ranker learnt from watches beside unwatched candidates of our own, so its "
+            "figures rank videos but are not watch times of real impressions."
+        ]
+    )
+    return Report(log, _judge_retrieval(bundle, config), ranking, deciles, training, settings, notes)
+
+
+def _judge_retrieval(bundle: Bundle, config: EvaluationConfig) -> dict[str, Any]:
+    dataset, generator = bundle.dataset, bundle.generator
+    users, targets = targets_between(dataset.events, dataset.test_start, dataset.log_end)
+    if not len(users):
+        raise DataError("nobody completed a video in the test period: choose an earlier [split] test_start.")
+    moments = np.full(len(users), dataset.test_start)
+    context = request_context(dataset, users, moments, generator, bundle.feature_settings)
+    nothing = [np.zeros(0, dtype=np.int64)] * len(users)
+    excluded = seen_before(dataset, users, moments) if config.exclude_seen else nothing
+    ever_popular = np.argsort(-np.asarray(dataset.videos.num_completed), kind="stable")
+    systems: dict[str, System] = {
+        "popularity": lambda part, k, struck: without(_same_for_all(ever_popular, len(part)), struck, k),
+        "recent popularity": _source(generator.popular),
+        "item-to-item co-watch": _source(generator.co_watch),
+        "watchnext": lambda part, k, struck: generator.nearest(part, k, struck),
+    }
+    return score_lists(systems, context, targets, excluded, config)
+
+
+def _judge_ranking(bundle: Bundle, config: EvaluationConfig) -> tuple[dict[str, Any], list[tuple[float, float, int]]]:
+    dataset = bundle.dataset
+    truth = impressions_between(dataset.events, dataset.test_start, dataset.log_end)
+    past = impressions_between(dataset.events, dataset.ranking_start, dataset.test_start)
+    if not len(truth) or not len(past):
+        return {}, []
+    inputs = compute_inputs(dataset, bundle.generator, truth, bundle.serving.num_candidates, bundle.feature_settings)
+    parts = []
+    with bar("scoring impressions", len(truth)) as progress:
+        for start in range(0, len(truth), 4096):
+            parts.append(bundle.ranker.expected_watch_seconds(inputs.part(slice(start, start + 4096)))[:, 0])
+            progress.advance(len(parts[-1]))
+    expected = np.concatenate(parts).astype(np.float64)
+    predictions = baseline_predictions(past, truth) | {"watchnext": expected}
+    return score_predictions(predictions, truth, config), reliability(truth.watch_seconds, expected)
+
+
+def _source(source: CandidateSource) -> System:
+    """A source on its own, asked for enough to have k left."""
+
+    def system(context: UserContext, k: int, excluded: list[Int[Array, "rows"]]) -> Int[Array, "batch k"]:
+        longest = max((len(rows) for rows in excluded), default=0)
+        return without(source.nominate(context, k + longest)[0], excluded, k)
+
+    return system
+
+
+def _same_for_all(rows: Int[Array, "videos"], count: int) -> Int[Array, "batch videos"]:
+    return np.broadcast_to(rows[rows > 0], (count, len(rows) - 1))
+
+
+def training_curves(artifacts: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Gives each fit's losses and scores, named 'retrieval early' and so on."""
+    return {
+        f"{stage} {fit}": {"losses": outcome["losses"], "scores": outcome["scores"]}
+        for stage, facts in artifacts.items()
+        for fit, outcome in facts["training"].items()
+    }

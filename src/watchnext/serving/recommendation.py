@@ -1,0 +1,111 @@
+"""The answer, and the question of somebody who is not in the log."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from watchnext.errors import RequestError
+from watchnext.events.compiling import query_tokens
+from watchnext.events.dataset import Dataset, SearchTokens, Segments, UserEvents, UserTable
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """One place of a list: the border type between serving and the world."""
+
+    video_id: int | str
+    score: float
+    expected_watch_seconds: float | None
+    sources: tuple[str, ...]
+    title: str | None = None
+    channel: str | None = None
+
+
+@dataclass(frozen=True)
+class Watch:
+    """One event of an inline history; a watch counts as completed unless it says otherwise."""
+
+    video_id: int | str
+    timestamp: int
+    watch_seconds: float | None = None
+    completed: bool = True
+
+
+@dataclass(frozen=True)
+class Visitor:
+    """Somebody described by the request itself: recent watches and searches, and attributes by name."""
+
+    history: tuple[Watch, ...] = ()
+    searches: tuple[tuple[int, str], ...] = ()
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class VisitorRecords:
+    """A visitor in the shape in which a dataset remembers users: row 1 of one-user tables."""
+
+    events: UserEvents
+    searches: SearchTokens
+    users: UserTable
+
+    @classmethod
+    def of(cls, visitor: Visitor, dataset: Dataset) -> "VisitorRecords":
+        """Looks up the visitor's ids; unknown videos and tokens are left as row 0.
+
+        Raises:
+            RequestError: an attribute that the bundle's log does not have.
+        """
+        history = sorted(visitor.history, key=lambda watch: watch.timestamp)
+        rows = dataset.vocabularies["videos"].rows_of([watch.video_id for watch in history])
+        times = np.array([watch.timestamp for watch in history], dtype=np.int64)
+        completed = np.array([watch.completed for watch in history], dtype=bool)
+        seconds = [np.nan if watch.watch_seconds is None else watch.watch_seconds for watch in history]
+        watched = np.flatnonzero(completed & (rows > 0))
+        events = UserEvents(
+            segments=_one_user(times),
+            video_row=rows.astype(np.int32),
+            watch_seconds=np.array(seconds, dtype=np.float32),
+            clicked=completed | (np.nan_to_num(np.array(seconds)) > 0),
+            completed=completed,
+            shown=np.ones(len(history), dtype=bool),
+            surface_row=np.zeros(len(history), dtype=np.int32),
+            watches=_one_user(times[watched]),
+            watch_places=watched,
+        )
+        return cls(events, _searches(visitor, dataset), _attributes(visitor, dataset))
+
+
+def _one_user(times: np.ndarray) -> Segments:
+    return Segments(np.array([0, 0, len(times)]), times)
+
+
+def _searches(visitor: Visitor, dataset: Dataset) -> SearchTokens:
+    found = [
+        (timestamp, row)
+        for timestamp, query in sorted(visitor.searches)
+        for row in sorted(dataset.vocabularies["search_tokens"].rows_of(query_tokens(query)).tolist())
+        if row > 0
+    ]
+    times, rows = (np.array([pair[place] for pair in found], dtype=np.int64) for place in (0, 1))
+    return SearchTokens(_one_user(times), rows)
+
+
+def _attributes(visitor: Visitor, dataset: Dataset) -> UserTable:
+    numbers = list(dataset.facts["user_numbers"])
+    known = [*dataset.user_categories, *numbers]
+    unknown = sorted(set(visitor.attributes) - set(known))
+    if unknown:
+        raise RequestError(f"unknown user attribute '{unknown[0]}': known are {', '.join(known) or '(none)'}.")
+    categorical = np.zeros((2, len(dataset.user_categories)), dtype=np.int32)
+    for place, name in enumerate(dataset.user_categories):
+        if name in visitor.attributes:
+            vocabulary = dataset.vocabularies[f"users.{name}"]
+            categorical[1, place] = vocabulary.rows_of([visitor.attributes[name]])[0]
+    continuous = np.full((2, len(numbers)), np.nan, dtype=np.float32)
+    for place, name in enumerate(numbers):
+        value = visitor.attributes.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise RequestError(f"the user attribute '{name}' should be a number.")
+        continuous[1, place] = np.nan if value is None else value
+    return UserTable(categorical, continuous)

@@ -1,0 +1,229 @@
+"""The recommender: a bundle that answers. No HTTP in here; command line and server both call it."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from watchnext.bundle.bundle import Bundle
+from watchnext.errors import RequestError, UnknownUserError
+from watchnext.examples.contexts import UserContext, UserRecords, seen_before
+from watchnext.retrieval.candidates import Candidates
+from watchnext.serving.recommendation import Recommendation, Visitor, VisitorRecords
+from watchnext.serving.stages import inputs_of, request_context
+from watchnext.shapes import Array, Float, Int
+
+STAGES = ("ranking", "retrieval")
+_USERS_AT_ONCE = 64
+_ROWS_AT_ONCE = 2048
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Lists of several users, best first, padded with row 0."""
+
+    video_row: Int[Array, "batch k"]
+    score: Float[Array, "batch k"]
+    sources: list[list[tuple[str, ...]]]
+
+
+class Recommender:
+    """Answers who should watch what next.
+
+    A list is made as of a moment: by default the end of the bundle's log, so that the same question has the same
+    answer on the command line, from Python and over HTTP.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Recommender":
+        """Loads the bundle in `path`.
+
+        Raises:
+            ArtifactError: it is damaged or mixed.
+        """
+        return cls(Bundle.open(Path(path)))
+
+    def recommend(
+        self,
+        user_id: int | str,
+        k: int = 20,
+        *,
+        as_of: int | None = None,
+        stage: str = "ranking",
+        exclude_seen: bool | None = None,
+        surface: str | None = None,
+    ) -> list[Recommendation]:
+        """Gives the k best videos for a user of the log, best first.
+
+        Fewer than k only where the user has seen nearly everything and `exclude_seen` strikes it.
+
+        Raises:
+            UnknownUserError: nothing is known of the user.
+            RequestError: an impossible k, stage or surface.
+        """
+        user_row = self.bundle.dataset.vocabularies["users"].rows_of([user_id])
+        if not user_row[0]:
+            raise UnknownUserError(
+                "this user is not in the bundle's log. Send the history along instead (POST /v1/recommendations, or "
+                "Recommender.recommend_visitor), or prepare a log that has the user."
+            )
+        return self._one_list(self.bundle.dataset, user_row, k, as_of, stage, exclude_seen, surface)
+
+    def recommend_visitor(
+        self,
+        visitor: Visitor,
+        k: int = 20,
+        *,
+        as_of: int | None = None,
+        stage: str = "ranking",
+        exclude_seen: bool | None = None,
+        surface: str | None = None,
+    ) -> list[Recommendation]:
+        """Gives the k best videos for somebody described by the request: `recommend` without the log's user table.
+
+        Raises:
+            RequestError: an impossible k, stage, surface or attribute.
+        """
+        records = VisitorRecords.of(visitor, self.bundle.dataset)
+        return self._one_list(records, np.array([1]), k, as_of, stage, exclude_seen, surface)
+
+    def recommend_many(
+        self,
+        user_ids: Sequence[Any],
+        k: int,
+        *,
+        as_of: int | None = None,
+        stage: str = "ranking",
+        exclude_seen: bool | None = None,
+    ) -> Iterator[tuple[list[Any], Ranked]]:
+        """Gives the lists of many users, some users at a time, with their ids.
+
+        Unknown users get no list; the caller sees who is missing.
+
+        Raises:
+            RequestError: an impossible k or stage.
+        """
+        rows = self.bundle.dataset.vocabularies["users"].rows_of(user_ids)
+        known = np.flatnonzero(rows)
+        for start in range(0, len(known), _USERS_AT_ONCE):
+            places = known[start : start + _USERS_AT_ONCE]
+            ranked = self._lists(self.bundle.dataset, rows[places], k, as_of, stage, exclude_seen, None)
+            yield [user_ids[place] for place in places], ranked
+
+    def score(
+        self,
+        user_ids: Sequence[Any],
+        video_ids: Sequence[Any],
+        timestamps: Int[Array, "rows"],
+        surfaces: Sequence[Any] | None = None,
+    ) -> Iterator[Float[Array, "rows"]]:
+        """Gives the expected watch seconds of impressions, some at a time, each as of its own timestamp.
+
+        Unknown users and videos are scored as such: without history, without embedding.
+        """
+        dataset, generator = self.bundle.dataset, self.bundle.generator
+        user_rows = dataset.vocabularies["users"].rows_of(user_ids)
+        video_rows = dataset.vocabularies["videos"].rows_of(video_ids)
+        surface_rows = dataset.vocabularies["surfaces"].rows_of(surfaces or [None] * len(user_rows))
+        for start in range(0, len(user_rows), _ROWS_AT_ONCE):
+            part = slice(start, start + _ROWS_AT_ONCE)
+            context = self._context(dataset, user_rows[part], timestamps[part])
+            candidates = generator.describe(context, video_rows[part, None], self.bundle.serving.num_candidates)
+            yield self._expected_watch_seconds(context, candidates, surface_rows[part])[:, 0]
+
+    def _one_list(
+        self,
+        records: UserRecords,
+        user_row: Int[Array, "batch"],
+        k: int,
+        as_of: int | None,
+        stage: str,
+        exclude_seen: bool | None,
+        surface: str | None,
+    ) -> list[Recommendation]:
+        ranked = self._lists(records, user_row, k, as_of, stage, exclude_seen, surface)
+        dataset = self.bundle.dataset
+        rows = ranked.video_row[0][ranked.video_row[0] > 0]
+        ids = dataset.vocabularies["videos"].ids_of(rows)
+        channels = dataset.vocabularies["channels"].ids_of(np.asarray(dataset.videos.channel_row[rows]))
+        return [
+            Recommendation(
+                ids[place],
+                float(ranked.score[0, place]),
+                float(ranked.score[0, place]) if stage == "ranking" else None,
+                ranked.sources[0][place],
+                dataset.titles[int(rows[place]) - 1].as_py(),
+                channels[place],
+            )
+            for place in range(len(rows))
+        ]
+
+    def _lists(
+        self,
+        records: UserRecords,
+        user_rows: Int[Array, "batch"],
+        k: int,
+        as_of: int | None,
+        stage: str,
+        exclude_seen: bool | None,
+        surface: str | None,
+    ) -> Ranked:
+        self._refuse_impossible(k, stage)
+        serving = self.bundle.serving
+        moment = self.bundle.dataset.log_end if as_of is None else as_of
+        moments = np.full(len(user_rows), moment, dtype=np.int64)
+        context = self._context(records, user_rows, moments)
+        strike = serving.exclude_seen if exclude_seen is None else exclude_seen
+        excluded = seen_before(records, user_rows, moments) if strike else None
+        num_candidates = max(k, serving.num_candidates)
+        candidates = self.bundle.generator.candidates(context, num_candidates, excluded)
+        if stage == "retrieval":
+            score = candidates.network_score
+        else:
+            score = self._expected_watch_seconds(context, candidates, self._surface_rows(surface, len(user_rows)))
+        return _best(candidates, score, k, only_nominated_by=0 if stage == "retrieval" else None)
+
+    def _context(self, records: UserRecords, user_rows: Array, moments: Array) -> UserContext:
+        return request_context(records, user_rows, moments, self.bundle.generator, self.bundle.feature_settings)
+
+    def _expected_watch_seconds(
+        self, context: UserContext, candidates: Candidates, surface_rows: Int[Array, "batch"]
+    ) -> Float[Array, "batch candidates"]:
+        inputs = inputs_of(self.bundle.dataset, context, surface_rows, candidates, self.bundle.feature_settings)
+        return self.bundle.ranker.expected_watch_seconds(inputs)
+
+    def _surface_rows(self, surface: str | None, count: int) -> Int[Array, "batch"]:
+        surfaces = self.bundle.dataset.vocabularies["surfaces"]
+        row = surfaces.rows_of([surface])[0] if surface is not None else 0
+        if surface is not None and not row:
+            raise RequestError("this surface does not occur in the bundle's log; leave it out if it is new.")
+        return np.full(count, row, dtype=np.int64)
+
+    def _refuse_impossible(self, k: int, stage: str) -> None:
+        num_videos = self.bundle.dataset.num_videos - 1
+        if not 1 <= k <= num_videos:
+            raise RequestError(f"k = {k}: between 1 and {num_videos:,} was expected, the videos of the catalogue.")
+        if stage not in STAGES:
+            raise RequestError(f"stage = {stage!r}: one of {', '.join(STAGES)} was expected.")
+
+
+def _best(
+    candidates: Candidates, score: Float[Array, "batch candidates"], k: int, only_nominated_by: int | None
+) -> Ranked:
+    """Sorts each user's candidates by score, ties by row, and keeps k."""
+    allowed = candidates.video_row > 0
+    if only_nominated_by is not None:
+        allowed &= candidates.nominated[:, :, only_nominated_by]
+    ranked = np.where(allowed, score, -np.inf)
+    order = np.lexsort((candidates.video_row, -ranked), axis=1)[:, :k]
+    best = np.take_along_axis(ranked, order, axis=1)
+    rows = np.where(np.isneginf(best), 0, np.take_along_axis(candidates.video_row, order, axis=1))
+    nominated = np.take_along_axis(candidates.nominated, order[:, :, None], axis=1)
+    names = np.array(candidates.sources)
+    sources = [[tuple(names[flags].tolist()) for flags in user] for user in nominated]
+    return Ranked(rows, best, sources)
