@@ -9,7 +9,7 @@ import difflib
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,8 +23,8 @@ def setting(
     default: Any,
     doc: str,
     *,
-    least: float | None = None,
-    most: float | None = None,
+    least: int | float | None = None,
+    most: int | float | None = None,
     choices: tuple[str, ...] = (),
 ) -> Any:
     """A dataclass field that knows its explanation and its range (both ends included)."""
@@ -223,7 +223,7 @@ def from_mapping(cls: type[T], table: Mapping[str, Any], where: str) -> T:
     return cls(**{key: _converted(value, kinds[key], f"{where}.{key}".lstrip(".")) for key, value in table.items()})
 
 
-def refuse_unknown(table: Mapping[str, Any], known: typing.Iterable[str], where: str) -> None:
+def refuse_unknown(table: Mapping[str, Any], known: Iterable[str], where: str) -> None:
     """Refuses keys of `table` that are not `known`, naming the nearest one.
 
     Raises:

@@ -5,7 +5,7 @@ everywhere, and a test holds every annotation to this table. The annotations are
 (jaxtyping and beartype) and cost nothing in production.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Int32, Int64, Num
@@ -17,27 +17,36 @@ if TYPE_CHECKING:
 else:
     Array = np.ndarray
 
+RowLists: TypeAlias = list[Int[Array, "_"]]
+"""For each user of a batch some video rows, as many as there are: what was seen, what is wanted."""
+
 AXES = {
     "batch": "examples of one step, or users of one request",
     "history": "a user's past events, newest first, padded with row 0",
     "tokens": "a user's search tokens, newest search first, padded with row 0",
     "tags": "tags of one video, padded with row 0",
-    "dim": "components of an embedding or of a user or video vector",
-    "inputs": "inputs of a tower",
-    "samples": "sampled negative videos of one step",
     "candidates": "videos considered for one user, padded with row 0",
+    "k": "places of a list, best first, padded with row 0",
+    "width": "places of a list before it is cut or padded to k",
     "sources": "what nominates candidates",
-    "features": "columns of one kind of feature",
-    "powers": "the powers in which a continuous feature enters: x, x², √x",
+    "samples": "sampled negative videos, or a second set of rows",
+    "dim": "components of an embedding, of a layer, of a user or video vector",
+    "inputs": "inputs of a tower",
+    "fields": "categorical attributes of a user or a video, each a row of its vocabulary",
+    "values": "continuous features",
+    "features": "continuous features, each with a distribution of its own",
+    "query_fields": "categorical features of a request",
+    "query_values": "continuous features of a request",
+    "powers": "continuous features in three powers: x, x², √x",
     "quantiles": "knots of a cumulative distribution",
+    "rows": "rows of any table, or of the candidates of all users laid out flat",
     "videos": "rows of the video vocabulary; row 0 is 'not in the vocabulary'",
     "users": "rows of the user table",
     "events": "events of all users, one user's contiguous and in time order",
     "watches": "completed watches of all users, likewise",
-    "rows": "rows of any table",
-    "draws": "bootstrap resamples",
-    "days": "calendar days of the log",
-    "k": "places of a result list",
+    "pairs": "neighbouring videos",
+    "moments": "points in time at which a list was made",
+    "offsets": "where each owner's rows begin, and at last where they end: one more than owners",
 }
 
-__all__ = ["AXES", "Array", "Bool", "Float", "Float32", "Int", "Int32", "Int64", "Num", "Tensor"]
+__all__ = ["AXES", "Array", "Bool", "Float", "Float32", "Int", "Int32", "Int64", "Num", "RowLists", "Tensor"]

@@ -1,7 +1,7 @@
 """Scoring lists: every system sees the same users as of the same moment, over the full catalogue."""
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -10,15 +10,16 @@ from watchnext.evaluation.bootstrap import Estimate, mean_estimate
 from watchnext.evaluation.metrics import mrr, ndcg, recall
 from watchnext.examples.contexts import UserContext
 from watchnext.progress import bar
-from watchnext.shapes import Array, Int
+from watchnext.shapes import Array, Int, RowLists
 
 _USERS_AT_ONCE = 512
 
 
+@runtime_checkable
 class System(Protocol):
     """Anything that recommends: a network, a baseline, the whole funnel."""
 
-    def __call__(self, context: UserContext, k: int, excluded: list[Int[Array, "rows"]]) -> Int[Array, "batch k"]:
+    def __call__(self, context: UserContext, k: int, excluded: RowLists) -> Int[Array, "batch k"]:
         """Gives k rows for each user, best first, none of them excluded, padded with row 0."""
         ...
 
@@ -26,8 +27,8 @@ class System(Protocol):
 def score_lists(
     systems: Mapping[str, System],
     context: UserContext,
-    targets: list[Int[Array, "rows"]],
-    excluded: list[Int[Array, "rows"]],
+    targets: RowLists,
+    excluded: RowLists,
     config: EvaluationConfig,
 ) -> dict[str, dict[str, Estimate]]:
     """Gives recall@k and ndcg@k for every cut-off, and mrr, for each system, with 95 % intervals.
@@ -42,8 +43,8 @@ def _score(
     name: str,
     system: System,
     context: UserContext,
-    targets: list[Int[Array, "rows"]],
-    excluded: list[Int[Array, "rows"]],
+    targets: RowLists,
+    excluded: RowLists,
     config: EvaluationConfig,
 ) -> dict[str, Estimate]:
     longest = max(config.cutoffs)

@@ -5,10 +5,10 @@ A user without targets has no value: NaN. Lists are rows of videos, best first, 
 
 import numpy as np
 
-from watchnext.shapes import Array, Bool, Float, Int
+from watchnext.shapes import Array, Bool, Float, Int, RowLists
 
 
-def recall(lists: Int[Array, "batch k"], targets: list[Int[Array, "rows"]], k: int) -> Float[Array, "batch"]:
+def recall(lists: Int[Array, "batch k"], targets: RowLists, k: int) -> Float[Array, "batch"]:
     """Gives the share of each user's targets in the first k places.
 
     >>> recall(np.array([[7, 8, 9]]), [np.array([9, 5])], k=3).tolist()
@@ -17,7 +17,7 @@ def recall(lists: Int[Array, "batch k"], targets: list[Int[Array, "rows"]], k: i
     return _per_target(hits(lists[:, :k], targets).sum(axis=1), targets)
 
 
-def ndcg(lists: Int[Array, "batch k"], targets: list[Int[Array, "rows"]], k: int) -> Float[Array, "batch"]:
+def ndcg(lists: Int[Array, "batch k"], targets: RowLists, k: int) -> Float[Array, "batch"]:
     """Gives the discounted gain of the first k places over an ideal list's: a hit in place r counts 1/log2(r + 1).
 
     >>> ndcg(np.array([[7, 8, 9]]), [np.array([8])], k=3).round(4).tolist()
@@ -30,7 +30,7 @@ def ndcg(lists: Int[Array, "batch k"], targets: list[Int[Array, "rows"]], k: int
     return ratio_or_nan(found, best)
 
 
-def mrr(lists: Int[Array, "batch k"], targets: list[Int[Array, "rows"]], k: int) -> Float[Array, "batch"]:
+def mrr(lists: Int[Array, "batch k"], targets: RowLists, k: int) -> Float[Array, "batch"]:
     """Gives one over the place of the first hit among the first k, 0 without one.
 
     >>> mrr(np.array([[7, 8, 9]]), [np.array([9, 8])], k=3).tolist()
@@ -41,7 +41,7 @@ def mrr(lists: Int[Array, "batch k"], targets: list[Int[Array, "rows"]], k: int)
     return np.where([len(rows) > 0 for rows in targets], reciprocal, np.nan)
 
 
-def hits(lists: Int[Array, "batch k"], targets: list[Int[Array, "rows"]]) -> Bool[Array, "batch k"]:
+def hits(lists: Int[Array, "batch k"], targets: RowLists) -> Bool[Array, "batch k"]:
     """Tells which places hold a target."""
     return (
         np.stack([np.isin(row, wanted) & (row > 0) for row, wanted in zip(lists, targets, strict=True)])
@@ -50,7 +50,7 @@ def hits(lists: Int[Array, "batch k"], targets: list[Int[Array, "rows"]]) -> Boo
     )
 
 
-def _per_target(found: Array, targets: list[Int[Array, "rows"]]) -> Float[Array, "batch"]:
+def _per_target(found: Array, targets: RowLists) -> Float[Array, "batch"]:
     sizes = np.array([len(rows) for rows in targets], dtype=np.float64)
     return ratio_or_nan(found, sizes)
 

@@ -37,7 +37,7 @@ def weighted_loss(
     Source: §4.3, per-user loss; without pages in the log, a user's impressions are taken as one page.
     """
 
-    def of_user(rows: Int[Array, "impressions"]) -> tuple[float, float]:
+    def of_user(rows: Int[Array, "rows"]) -> tuple[float, float]:
         good, bad = rows[completed[rows]], rows[~completed[rows]]
         difference = predicted[good][:, None] - predicted[bad][None, :]
         wrong = ((difference < 0) + 0.5 * (difference == 0)).sum(axis=1)
@@ -51,7 +51,7 @@ def xauc_within_users(
 ) -> PairSums:
     """Gives, of all pairs of one user with different watch times, how many are predicted in the right order."""
 
-    def of_user(rows: Int[Array, "impressions"]) -> tuple[float, float]:
+    def of_user(rows: Int[Array, "rows"]) -> tuple[float, float]:
         first, second = np.triu_indices(len(rows), 1)
         return _ordered(watch_seconds[rows], predicted[rows], first, second)
 

@@ -1,6 +1,5 @@
 """From checked tables to a dataset: DuckDB sorts and counts, NumPy files receive the result in chunks."""
 
-import threading
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -57,13 +56,8 @@ def query_tokens(query: str) -> list[str]:
     >>> query_tokens("Jazz  piano-trio")
     ['jazz', 'piano', 'trio', 'jazz piano', 'piano trio']
     """
-    with _TOKENIZER_LOCK:
-        row = _TOKENIZER.execute(f"SELECT {TOKENS} FROM (SELECT ? AS query)", [query]).fetchone()
-    return list(row[0]) if row else []
-
-
-_TOKENIZER = duckdb.connect()
-_TOKENIZER_LOCK = threading.Lock()
+    with duckdb.connect() as connection:
+        return list(connection.execute(f"SELECT {TOKENS} FROM (SELECT ? AS query)", [query]).fetchall()[0][0])
 
 
 def _merge_events(log: EventLog) -> None:

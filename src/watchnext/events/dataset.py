@@ -16,7 +16,7 @@ from watchnext.shapes import Array, Bool, Float, Int
 class Segments:
     """Where each owner's rows lie in a table sorted by (owner, timestamp): a user's events, a video's watches."""
 
-    offsets: Int[Array, "owners_plus_one"]
+    offsets: Int[Array, "offsets"]
     timestamp: Int[Array, "rows"]
 
     def ends_before(self, owners: Int[Array, "batch"], moments: Int[Array, "batch"]) -> Int[Array, "batch"]:
@@ -97,8 +97,8 @@ class Timelines:
 class UserTable:
     """What is known of users themselves. Row 0 is an unknown user."""
 
-    categorical: Int[Array, "users features"]
-    continuous: Float[Array, "users features"]
+    categorical: Int[Array, "users fields"]
+    continuous: Float[Array, "users values"]
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,8 @@ class VideoTable:
     """What is known of videos themselves. Row 0 is a video outside the vocabulary. NaN and 0 stand for unknown."""
 
     channel_row: Int[Array, "videos"]
-    categorical: Int[Array, "videos features"]
-    continuous: Float[Array, "videos features"]
+    categorical: Int[Array, "videos fields"]
+    continuous: Float[Array, "videos values"]
     tag_rows: Int[Array, "videos tags"]
     uploaded_at: Int[Array, "videos"]
     num_completed: Int[Array, "videos"]

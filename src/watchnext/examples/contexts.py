@@ -2,14 +2,15 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from watchnext.events.dataset import SearchTokens, UserEvents, UserTable
-from watchnext.shapes import Array, Bool, Float, Int
+from watchnext.shapes import Array, Bool, Float, Int, RowLists
 
 
+@runtime_checkable
 class UserRecords(Protocol):
     """Whatever remembers users: a dataset, a bundle, or one visitor's inline history."""
 
@@ -47,7 +48,7 @@ class UserContext:
     watched_row: Int[Array, "batch history"]
     watched_timestamp: Int[Array, "batch history"]
     token_row: Int[Array, "batch tokens"]
-    categorical: Int[Array, "batch features"]
+    categorical: Int[Array, "batch fields"]
     continuous: Float[Array, "batch values"]
 
     def __len__(self) -> int:
@@ -107,9 +108,7 @@ def context_as_of(
     )
 
 
-def seen_before(
-    records: UserRecords, user_rows: Int[Array, "batch"], moments: Int[Array, "batch"]
-) -> list[Int[Array, "rows"]]:
+def seen_before(records: UserRecords, user_rows: Int[Array, "batch"], moments: Int[Array, "batch"]) -> RowLists:
     """Gives, for each user, the rows of all videos met strictly before the moment, however long ago."""
     segments = records.events.segments
     ends = segments.ends_before(user_rows, moments)
@@ -124,7 +123,7 @@ def _latest_tokens(
     return _taken(searches.token_row, places, 0).astype(np.int64)
 
 
-def _taken(column: Array, places: Int[Array, "batch rows"], padding: float | bool) -> Array:
+def _taken(column: Array, places: Int[Array, "batch rows"], padding: int | float | bool) -> Array:
     """Gives the column's values at `places`, and `padding` where a place is -1."""
     if len(column) == 0:
         return np.full(places.shape, padding, dtype=column.dtype)

@@ -46,7 +46,7 @@ def impressions_between(events: UserEvents, start: int, end: int) -> Impressions
     )
 
 
-def with_unwatched(watched: Impressions, video_row: Int[Array, "rows drawn"]) -> Impressions:
+def with_unwatched(watched: Impressions, video_row: Int[Array, "rows samples"]) -> Impressions:
     """Adds, beside each watch, the videos of its row of `video_row` as shown and not watched (row 0 adds nothing)."""
     places, columns = np.nonzero(video_row)
     negatives = watched.part(places)

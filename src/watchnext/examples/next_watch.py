@@ -8,7 +8,7 @@ import torch
 
 from watchnext.events.dataset import Dataset, UserEvents
 from watchnext.examples.contexts import UserContext, UserRecords, context_as_of
-from watchnext.shapes import Array, Float, Int, Tensor
+from watchnext.shapes import Array, Float, Int, RowLists, Tensor
 
 _SECONDS_OF_A_DAY = 86_400.0
 
@@ -72,7 +72,7 @@ def retrieval_batches(
         )
 
 
-def targets_between(events: UserEvents, start: int, end: int) -> tuple[Int[Array, "users"], list[Int[Array, "rows"]]]:
+def targets_between(events: UserEvents, start: int, end: int) -> tuple[Int[Array, "users"], RowLists]:
     """Gives the users who completed something in [start, end), and the distinct videos that each of them did."""
     offsets = events.watches.offsets
     owners = np.arange(len(offsets) - 1)

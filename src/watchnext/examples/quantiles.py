@@ -54,7 +54,7 @@ class Quantiles:
         return np.where(np.isnan(values), 0.0, stacked).astype(np.float32)
 
 
-def with_powers(normalised: Float[Array, "rows features"]) -> Float[Array, "rows powered"]:
+def with_powers(normalised: Float[Array, "rows features"]) -> Float[Array, "rows powers"]:
     """Gives x, x² and √x of every column, side by side (§4.2)."""
     return np.concatenate([normalised, normalised**2, np.sqrt(normalised)], axis=1)
 

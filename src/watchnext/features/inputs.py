@@ -5,7 +5,7 @@ entry of the dictionaries below; its name there is its name everywhere.
 """
 
 from dataclasses import dataclass, fields
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -19,6 +19,7 @@ _DAY = 86_400
 _PRIOR_EVENTS = 10.0
 
 
+@runtime_checkable
 class VideoRecords(Protocol):
     """Whatever knows videos and their past: a dataset or a bundle."""
 
@@ -65,14 +66,14 @@ class Nominations:
 class RankingInputs:
     """Raw features of some candidates of some users; ids are rows of vocabularies, 0 for unknown."""
 
-    query_ids: Int[Array, "batch features"]
+    query_ids: Int[Array, "batch query_fields"]
     last_watched: Int[Array, "batch history"]
-    query_values: Float[Array, "batch values"]
+    query_values: Float[Array, "batch query_values"]
     video_row: Int[Array, "batch candidates"]
     channel_row: Int[Array, "batch candidates"]
-    video_ids: Int[Array, "batch candidates attributes"]
+    video_ids: Int[Array, "batch candidates fields"]
     tag_rows: Int[Array, "batch candidates tags"]
-    values: Float[Array, "batch candidates numbers"]
+    values: Float[Array, "batch candidates values"]
 
     def __len__(self) -> int:
         """The number of users (in training: of impressions)."""
@@ -192,7 +193,7 @@ def _named(name: str, past: Past) -> dict[str, Float[Array, "batch candidates"]]
     return {f"{name}_{spec.name}": getattr(past, spec.name) for spec in fields(past)}
 
 
-def _clock_ids(moments: Int[Array, "batch"]) -> Int[Array, "batch 2"]:
+def _clock_ids(moments: Int[Array, "batch"]) -> Int[Array, "batch fields"]:
     """Hour of day and day of week in UTC, from 1; 0 stays 'unknown'."""
     return np.column_stack([moments // 3600 % 24 + 1, moments // _DAY % 7 + 1])
 

@@ -26,7 +26,7 @@ class EmbeddingTable(nn.Module):
         weight[0] = 0.0
         self.register_buffer("weight", weight)
         self.register_buffer("squared_gradient", torch.zeros(num_rows), persistent=False)
-        self.touched: list[tuple[Int[Tensor, "rows"], Float[Tensor, "rows dim"]]] = []
+        self.touched: list[tuple[Int[Tensor, "_"], Float[Tensor, "_ dim"]]] = []
 
     @property
     def dim(self) -> int:
@@ -97,7 +97,7 @@ def embedding_dim_for(vocabulary_size: int) -> int:
 
 
 def _summed(
-    touched: list[tuple[Int[Tensor, "rows"], Float[Tensor, "rows dim"]]],
+    touched: list[tuple[Int[Tensor, "_"], Float[Tensor, "_ dim"]]],
 ) -> tuple[Int[Tensor, "rows"] | None, Float[Tensor, "rows dim"] | None]:
     """The distinct rows of all lookups and their summed gradients."""
     learned = [(rows, vectors.grad) for rows, vectors in touched if vectors.grad is not None]

@@ -32,7 +32,7 @@ class Tower(nn.Module):
         self.last_relu = last_relu
         self.num_outputs = sizes[-1]
 
-    def forward(self, inputs: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch outputs"]:
+    def forward(self, inputs: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch dim"]:
         """Gives the activations of the last layer."""
         activations = inputs
         for place, layer in enumerate(self.layers, start=1):

@@ -3,7 +3,7 @@
 A *run* is a folder that holds what the steps made of one log:
 
     LOG.toml ─ prepare ─▶ run/dataset ─ train_retrieval ─▶ run/retrieval ─ build_index ─▶ run/index
-             ─ train_ranking ─▶ run/ranking ─ bundle ─▶ run/bundle ─ evaluate ─▶ run/evaluation
+             ─ train_ranking ─▶ run/ranking ─ make_bundle ─▶ run/bundle ─ evaluate ─▶ run/evaluation
 
 Every artifact is whole or absent, knows what it was made from, and is made again from scratch by its step.
 """
@@ -35,37 +35,37 @@ from watchnext.retrieval.saved_sources import build_sources, save_sources
 class Run:
     """The log's TOML file and the folder that receives what is made of it."""
 
-    log_file: Path
-    folder: Path
+    log_file: str | Path
+    folder: str | Path
 
     @property
     def config(self) -> Config:
         """The settings of the TOML file."""
-        return read_log_file(self.log_file)[1]
+        return read_log_file(Path(self.log_file))[1]
 
     def part(self, kind: str) -> Path:
         """Where an artifact lies."""
-        return self.folder / kind
+        return Path(self.folder) / kind
 
     def checkpoints(self, kind: str) -> Path:
         """Where a training that was interrupted goes on."""
-        return self.folder / f".{kind}.checkpoints"
+        return Path(self.folder) / f".{kind}.checkpoints"
 
     def forget_checkpoints(self, kind: str) -> None:
         """Removes them: the training has ended and its artifact stands."""
         shutil.rmtree(self.checkpoints(kind), ignore_errors=True)
 
 
-def check(log_file: Path, rejects: Path) -> LogSummary:
+def check(log_file: str | Path, rejects: str | Path) -> LogSummary:
     """Reads and checks a log without making anything; rejected rows go to the Parquet file `rejects`.
 
     Raises:
         ConfigurationError, DataError: the log cannot be read; too many rejected rows are told by the summary.
     """
-    mapping, config = read_log_file(log_file)
+    mapping, config = read_log_file(Path(log_file))
     with read_log(mapping, config.prepare.memory_gigabytes) as log:
         if log.rows("rejects"):
-            log.write_rejects(rejects)
+            log.write_rejects(Path(rejects))
         return summarise(log)
 
 
@@ -75,10 +75,10 @@ def prepare(run: Run) -> None:
     Raises:
         ConfigurationError, DataError: the log cannot be read, has too many bad rows, or is too short.
     """
-    mapping, config = read_log_file(run.log_file)
+    mapping, config = read_log_file(Path(run.log_file))
     with read_log(mapping, config.prepare.memory_gigabytes) as log:
         if log.rows("rejects"):
-            log.write_rejects(run.folder / "rejects.parquet")
+            log.write_rejects(run.part("rejects.parquet"))
         log.refuse_too_many_rejects()
         compile_dataset(log, run.part("dataset"), config.split, config.prepare)
 
@@ -121,13 +121,13 @@ def train_ranking(run: Run) -> None:
     run.forget_checkpoints("ranking")
 
 
-def bundle(run: Run) -> None:
+def make_bundle(run: Run) -> None:
     """Makes run/bundle, the folder that serves.
 
     Raises:
         ArtifactError: a part is missing, damaged, or was not made from its neighbours.
     """
-    write_bundle(run.part("bundle"), run.folder, run.config.serving)
+    write_bundle(run.part("bundle"), Path(run.folder), run.config.serving)
 
 
 def evaluate(run: Run) -> Report:
@@ -145,7 +145,7 @@ STEPS: dict[str, Callable[[Run], object]] = {
     "train-retrieval": train_retrieval,
     "build-index": build_index,
     "train-ranking": train_ranking,
-    "bundle": bundle,
+    "bundle": make_bundle,
     "evaluate": evaluate,
 }
 """The steps in order, by the name of their command."""

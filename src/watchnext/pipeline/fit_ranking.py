@@ -137,7 +137,7 @@ def _fit_once(
     examples: Impressions,
     inputs: RankingInputs,
     learning: Int[Array, "rows"],
-    held_out: Int[Array, "rows"],
+    held_out: Int[Array, "samples"],
     folder: Path,
     passes: int | None,
 ) -> tuple[RankingNetwork, Outcome]:

@@ -18,7 +18,7 @@ from watchnext.pipeline.fit_ranking import compute_inputs
 from watchnext.progress import bar
 from watchnext.retrieval.candidates import CandidateSource, without
 from watchnext.serving.stages import request_context
-from watchnext.shapes import Array, Int
+from watchnext.shapes import Array, Int, RowLists
 
 
 def judge(bundle: Bundle, config: EvaluationConfig, settings: dict[str, Any], training: dict[str, Any]) -> Report:
@@ -93,14 +93,14 @@ def _judge_ranking(bundle: Bundle, config: EvaluationConfig) -> tuple[dict[str, 
 def _source(source: CandidateSource) -> System:
     """A source on its own, asked for enough to have k left."""
 
-    def system(context: UserContext, k: int, excluded: list[Int[Array, "rows"]]) -> Int[Array, "batch k"]:
+    def system(context: UserContext, k: int, excluded: RowLists) -> Int[Array, "batch k"]:
         longest = max((len(rows) for rows in excluded), default=0)
         return without(source.nominate(context, k + longest)[0], excluded, k)
 
     return system
 
 
-def _same_for_all(rows: Int[Array, "videos"], count: int) -> Int[Array, "batch videos"]:
+def _same_for_all(rows: Int[Array, "videos"], count: int) -> Int[Array, "batch width"]:
     return np.broadcast_to(rows[rows > 0], (count, len(rows) - 1))
 
 

@@ -1,7 +1,7 @@
 """Candidates from several sources, and what each source says of them (§2, §4.1)."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -10,9 +10,10 @@ from watchnext.retrieval.co_watch import CoWatch
 from watchnext.retrieval.network import RetrievalNetwork
 from watchnext.retrieval.popularity import RecentPopularity
 from watchnext.retrieval.video_index import VideoIndex
-from watchnext.shapes import Array, Bool, Float, Int
+from watchnext.shapes import Array, Bool, Float, Int, RowLists
 
 
+@runtime_checkable
 class CandidateSource(Protocol):
     """Nominates videos for users beside the network: co-watched videos, popular ones."""
 
@@ -53,14 +54,12 @@ class CandidateGenerator:
         self.others: tuple[CandidateSource, ...] = (co_watch, popular)
         self.sources = ("network", *(source.name for source in self.others))
 
-    def nearest(
-        self, context: UserContext, k: int, excluded: list[Int[Array, "rows"]] | None = None
-    ) -> Int[Array, "batch k"]:
+    def nearest(self, context: UserContext, k: int, excluded: RowLists | None = None) -> Int[Array, "batch k"]:
         """Gives the network's own k best videos, best first: the retrieval stage alone."""
         rows, _ = self.index.search(self.network.vectors_of(context), k, excluded)
         return rows
 
-    def candidates(self, context: UserContext, k: int, excluded: list[Int[Array, "rows"]] | None = None) -> Candidates:
+    def candidates(self, context: UserContext, k: int, excluded: RowLists | None = None) -> Candidates:
         """Gives the union of the k best videos of every source; the network's come first, best first.
 
         Every source is asked for enough to have k left after its excluded videos are struck.
@@ -75,9 +74,7 @@ class CandidateGenerator:
         """Gives, for videos that were shown anyway, what the sources would have said: training examples."""
         return self._described(context, video_row, self._nominations(context, k, None))
 
-    def _nominations(
-        self, context: UserContext, k: int, excluded: list[Int[Array, "rows"]] | None
-    ) -> list[Int[Array, "batch k"]]:
+    def _nominations(self, context: UserContext, k: int, excluded: RowLists | None) -> list[Int[Array, "batch k"]]:
         longest = max((len(rows) for rows in excluded), default=0) if excluded else 0
         found = [self.nearest(context, k, excluded)]
         for source in self.others:
@@ -104,7 +101,7 @@ def _distinct(rows: Int[Array, "rows"]) -> Int[Array, "rows"]:
     return ordered[ordered > 0]
 
 
-def without(rows: Int[Array, "batch found"], excluded: list[Int[Array, "rows"]], k: int) -> Int[Array, "batch k"]:
+def without(rows: Int[Array, "batch width"], excluded: RowLists, k: int) -> Int[Array, "batch k"]:
     """Strikes each user's excluded rows, moves the rest up, and cuts or pads to k places."""
     kept = np.zeros((len(rows), k), dtype=np.int64)
     for user, left_out in enumerate(excluded):

@@ -21,7 +21,7 @@ _LAST_WATCHES = 50
 class CoWatch:
     """The nearest neighbours of each video by cosine of their sets of watchers, as a sparse matrix in CSR arrays."""
 
-    offsets: Int[Array, "videos_plus_one"]
+    offsets: Int[Array, "offsets"]
     neighbour_row: Int[Array, "pairs"]
     similarity: Float[Array, "pairs"]
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from watchnext.errors import RequestError
-from watchnext.shapes import Array, Float, Int, Tensor
+from watchnext.shapes import Array, Float, Int, RowLists, Tensor
 
 _BLOCK_SCORES = 64_000_000
 PADDING_SCORE = float("-inf")
@@ -21,7 +21,7 @@ class ExactIndex:
         self.vectors = vectors
 
     def search(
-        self, queries: Float[Array, "batch dim"], k: int, excluded: list[Int[Array, "rows"]] | None = None
+        self, queries: Float[Array, "batch dim"], k: int, excluded: RowLists | None = None
     ) -> tuple[Int[Array, "batch k"], Float[Array, "batch k"]]:
         """Gives the k best rows and their dot products; see `VideoIndex.search`."""
         refuse_impossible_k(k)
@@ -46,7 +46,7 @@ class ExactIndex:
         return cls(open_vectors(folder))
 
     def _search_block(
-        self, queries: Float[Tensor, "batch dim"], k: int, excluded: list[Int[Array, "rows"]] | None
+        self, queries: Float[Tensor, "batch dim"], k: int, excluded: RowLists | None
     ) -> tuple[Int[Array, "batch k"], Float[Array, "batch k"]]:
         scores = queries @ torch.from_numpy(self.vectors).T
         scores[:, 0] = PADDING_SCORE
@@ -63,7 +63,7 @@ def open_vectors(folder: Path) -> Float[Array, "videos dim"]:
 
 
 def padded(
-    rows: Int[Array, "batch found"], scores: Float[Array, "batch found"], k: int
+    rows: Int[Array, "batch width"], scores: Float[Array, "batch width"], k: int
 ) -> tuple[Int[Array, "batch k"], Float[Array, "batch k"]]:
     """Widens lists to k places; places without a video have row 0 and score -inf."""
     wider = ((0, 0), (0, k - rows.shape[1]))

@@ -12,7 +12,7 @@ from watchnext.retrieval.exact_index import (
     padded,
     refuse_impossible_k,
 )
-from watchnext.shapes import Array, Float, Int
+from watchnext.shapes import Array, Float, Int, RowLists
 
 _TRAINING_VECTORS_PER_PARTITION = 64
 _OVERSAMPLING = 2
@@ -45,7 +45,7 @@ class FaissIndex:
         return cls(partitions, vectors, min(probes, num_partitions))
 
     def search(
-        self, queries: Float[Array, "batch dim"], k: int, excluded: list[Int[Array, "rows"]] | None = None
+        self, queries: Float[Array, "batch dim"], k: int, excluded: RowLists | None = None
     ) -> tuple[Int[Array, "batch k"], Float[Array, "batch k"]]:
         """Gives the k best rows and their dot products; see `VideoIndex.search`."""
         refuse_impossible_k(k)

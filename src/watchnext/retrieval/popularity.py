@@ -24,8 +24,8 @@ class RecentPopularity:
     """
 
     first_moment: Int[Array, ""]
-    rows: Int[Array, "quarters places"]
-    scores: Float[Array, "quarters places"]
+    rows: Int[Array, "moments k"]
+    scores: Float[Array, "moments k"]
 
     name = "popular"
 
@@ -81,7 +81,7 @@ def best_of_sparse(scores: sparse.csr_array, k: int) -> tuple[Int[Array, "batch 
     return rows, values
 
 
-def _top(score: Float[Array, "videos"], length: int) -> tuple[Int[Array, "places"], Float[Array, "places"]]:
+def _top(score: Float[Array, "videos"], length: int) -> tuple[Int[Array, "k"], Float[Array, "k"]]:
     """The rows of the largest scores above 0, best first, padded with row 0."""
     score[0] = 0.0
     places = np.argpartition(-score, length - 1)[:length]

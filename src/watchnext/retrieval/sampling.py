@@ -1,7 +1,7 @@
 """Negatives of the sampled softmax, drawn from the background distribution (§3.1)."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -16,6 +16,7 @@ class SampledVideos:
     log_expected_counts: Float[Tensor, "samples"]
 
 
+@runtime_checkable
 class Sampler(Protocol):
     """Draws the negatives of one step."""
 

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -10,18 +10,19 @@ from watchnext.config import IndexConfig
 from watchnext.errors import ArtifactError
 from watchnext.retrieval.exact_index import ExactIndex
 from watchnext.retrieval.faiss_index import FaissIndex
-from watchnext.shapes import Array, Float, Int
+from watchnext.shapes import Array, Float, Int, RowLists
 
 _ENGINES: dict[str, type[ExactIndex] | type[FaissIndex]] = {"exact": ExactIndex, "faiss": FaissIndex}
 
 
+@runtime_checkable
 class VideoIndex(Protocol):
     """Think of it as a scan of all video vectors that may look only where the best ones are."""
 
     is_exact: bool
 
     def search(
-        self, queries: Float[Array, "batch dim"], k: int, excluded: list[Int[Array, "rows"]] | None = None
+        self, queries: Float[Array, "batch dim"], k: int, excluded: RowLists | None = None
     ) -> tuple[Int[Array, "batch k"], Float[Array, "batch k"]]:
         """Gives the rows and the exact dot products of the k best videos of each query, best first.
 
