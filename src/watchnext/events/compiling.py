@@ -31,7 +31,11 @@ def compile_dataset(log: EventLog, path: Path, split: SplitConfig, prepare: Prep
     Raises:
         DataError: the log is too short to split, or nothing in it counts as completed.
     """
-    facts: dict[str, Any] = {"name": log.mapping.name, "rejected": log.rows("rejects")}
+    facts: dict[str, Any] = {
+        "name": log.mapping.name,
+        "rejected": log.rows("rejects"),
+        "event_columns": log.mapping.event_columns,
+    }
     with writing(path, "dataset", settings=prepare, facts=facts) as folder, bar("preparing", 7) as progress:
         _merge_events(log)
         progress.advance()

@@ -48,6 +48,12 @@ class LogMapping:
     completed_rule: str
     max_reject_share: float
 
+    @property
+    def event_columns(self) -> dict[str, str]:
+        """How the first source of events names its columns: rows to be scored later come in the same layout."""
+        events = [source for source in self.sources if source.table in ("watches", "impressions")]
+        return next((source.columns for source in events if source.table == "impressions"), events[0].columns)
+
 
 def read_log_file(path: Path) -> tuple[LogMapping, Config]:
     """Gives the mapping and the settings that a TOML file states.

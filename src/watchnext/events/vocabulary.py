@@ -37,6 +37,11 @@ class Vocabulary:
         """The number of rows, row 0 included."""
         return len(self._ids) + 1
 
+    @property
+    def id_type(self) -> pa.DataType:
+        """How ids are written in files: integers or strings."""
+        return self._ids.type
+
     def rows_of(self, ids: Iterable[Any]) -> Int[Array, "rows"]:
         """Gives the row of each id, 0 for unknown ones (and for ids of another type)."""
         wanted = list(ids)

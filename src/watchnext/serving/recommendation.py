@@ -8,6 +8,7 @@ import numpy as np
 from watchnext.errors import RequestError
 from watchnext.events.compiling import query_tokens
 from watchnext.events.dataset import Dataset, SearchTokens, Segments, UserEvents, UserTable
+from watchnext.shapes import Array, Int
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,13 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class Watch:
-    """One event of an inline history; a watch counts as completed unless it says otherwise."""
+    """One event of an inline history; it counts as completed unless it says otherwise.
+
+    Without a timestamp it happened just before the request, in the order given, oldest first.
+    """
 
     video_id: int | str
-    timestamp: int
+    timestamp: int | None = None
     watch_seconds: float | None = None
     completed: bool = True
 
@@ -50,15 +54,16 @@ class VisitorRecords:
     users: UserTable
 
     @classmethod
-    def of(cls, visitor: Visitor, dataset: Dataset) -> "VisitorRecords":
+    def of(cls, visitor: Visitor, dataset: Dataset, moment: int) -> "VisitorRecords":
         """Looks up the visitor's ids; unknown videos and tokens are left as row 0.
 
         Raises:
             RequestError: an attribute that the bundle's log does not have.
         """
-        history = sorted(visitor.history, key=lambda watch: watch.timestamp)
+        timed = _with_times(visitor.history, moment)
+        history = [watch for _, watch in timed]
+        times = np.array([when for when, _ in timed], dtype=np.int64)
         rows = dataset.vocabularies["videos"].rows_of([watch.video_id for watch in history])
-        times = np.array([watch.timestamp for watch in history], dtype=np.int64)
         completed = np.array([watch.completed for watch in history], dtype=bool)
         seconds = [np.nan if watch.watch_seconds is None else watch.watch_seconds for watch in history]
         watched = np.flatnonzero(completed & (rows > 0))
@@ -76,7 +81,16 @@ class VisitorRecords:
         return cls(events, _searches(visitor, dataset), _attributes(visitor, dataset))
 
 
-def _one_user(times: np.ndarray) -> Segments:
+def _with_times(history: tuple[Watch, ...], moment: int) -> list[tuple[int, Watch]]:
+    """The watches in time order; those without a time are put one second apart before the moment."""
+    times = [
+        moment - len(history) + place if watch.timestamp is None else watch.timestamp
+        for place, watch in enumerate(history)
+    ]
+    return sorted(zip(times, history, strict=True), key=lambda pair: pair[0])
+
+
+def _one_user(times: Int[Array, "rows"]) -> Segments:
     return Segments(np.array([0, 0, len(times)]), times)
 
 

@@ -89,7 +89,8 @@ class Recommender:
         Raises:
             RequestError: an impossible k, stage, surface or attribute.
         """
-        records = VisitorRecords.of(visitor, self.bundle.dataset)
+        moment = self.bundle.dataset.log_end if as_of is None else as_of
+        records = VisitorRecords.of(visitor, self.bundle.dataset, moment)
         return self._one_list(records, np.array([1]), k, as_of, stage, exclude_seen, surface)
 
     def recommend_many(

@@ -1,0 +1,34 @@
+# Everything a person or CI runs. `make demo` and `make test` need only Python 3.11+, pip and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+
+.PHONY: demo test lint bench format clean
+
+$(READY): pyproject.toml constraints.txt scripts/install.sh
+	PYTHON=$(PYTHON) VENV=$(VENV) sh scripts/install.sh
+	touch $(READY)
+
+demo: $(READY)  ## the main job on the bundled log
+	$(BIN)/watchnext demo
+
+test: $(READY)  ## all tests, with branch coverage
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+lint: $(READY)  ## format, lint, types, import contract
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY)  ## mend what can be mended
+	$(BIN)/ruff format src tests benchmarks
+	$(BIN)/ruff check --fix src tests benchmarks
+
+bench: $(READY)  ## speed and quality on the bundled log, one JSON line at the end of each
+	$(BIN)/python benchmarks/kuairand.py
+	$(BIN)/python benchmarks/serving.py
+
+clean:
+	rm -rf $(VENV) runs

@@ -1,0 +1,188 @@
+"""The commands; `watchnext --help` lists them in the order of the journey."""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvicorn
+
+from watchnext import pipeline
+from watchnext.cli import demonstration
+from watchnext.cli.tables import print_recommendations, print_report, print_settings, print_summary
+from watchnext.errors import RequestError, WatchnextError
+from watchnext.progress import say
+from watchnext.serving.batch import recommend_to_file, score_to_file
+from watchnext.serving.http import create_app
+from watchnext.serving.recommender import Recommender
+
+app = typer.Typer(
+    help="From watch logs to served recommendations: prepare a log, train both stages, judge them, serve.\n\n"
+    "New here? 'watchnext demo' runs the whole journey on a bundled log in a few minutes. "
+    "Then describe your own log in a TOML file (docs/your-log.md) and say 'watchnext run LOG.toml'.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+LogFile = Annotated[Path, typer.Argument(metavar="LOG.toml", help="describes the log and the settings")]
+RunFolder = Annotated[Path, typer.Option("--run", help="the folder that receives what is made of the log")]
+BundleFolder = Annotated[Path, typer.Option("--bundle", help="the folder that 'watchnext bundle' made")]
+AsOf = Annotated[int | None, typer.Option(help="Unix time of the question; the end of the bundle's log by default")]
+Stage = Annotated[str, typer.Option(help="'ranking' for the whole funnel, 'retrieval' for candidates alone")]
+ExcludeSeen = Annotated[
+    bool | None, typer.Option("--exclude-seen/--include-seen", help="strike what the user was shown before")
+]
+RUNS = Path("runs/latest")
+
+
+@app.command()
+def check(
+    log_file: LogFile,
+    rejects: Annotated[Path, typer.Option(help="receives rejected rows, if any")] = Path("rejects.parquet"),
+) -> None:
+    """Read a log and tell what is in it: counts, times, ids, and rejected rows with reasons."""
+    summary = pipeline.check(log_file, rejects)
+    print_summary(summary, rejects)
+    if summary.problem:
+        raise WatchnextError(summary.problem)
+
+
+@app.command()
+def prepare(log_file: LogFile, run: RunFolder = RUNS) -> None:
+    """Compile the log into a dataset: vocabularies, one user's events together and in time order, periods."""
+    _step("prepare", log_file, run)
+
+
+@app.command()
+def train_retrieval(log_file: LogFile, run: RunFolder = RUNS) -> None:
+    """Train candidate generation; goes on where an interrupted training stopped."""
+    _step("train-retrieval", log_file, run)
+
+
+@app.command()
+def build_index(log_file: LogFile, run: RunFolder = RUNS) -> None:
+    """Index the video vectors, and build the other sources of candidates."""
+    _step("build-index", log_file, run)
+
+
+@app.command()
+def train_ranking(log_file: LogFile, run: RunFolder = RUNS) -> None:
+    """Train expected watch time; goes on where an interrupted training stopped."""
+    _step("train-ranking", log_file, run)
+
+
+@app.command()
+def bundle(log_file: LogFile, run: RunFolder = RUNS) -> None:
+    """Put dataset, networks and index together as one folder that serves; refuses what does not belong together."""
+    _step("bundle", log_file, run)
+
+
+@app.command()
+def evaluate(log_file: LogFile, run: RunFolder = RUNS) -> None:
+    """Judge the bundle on the test period beside baselines: a table, report.json and report.html."""
+    print_report(pipeline.evaluate(pipeline.Run(log_file, run)))
+    say(f"the report with pictures: {run / 'evaluation' / 'report.html'}")
+
+
+@app.command("run")
+def run_all(log_file: LogFile, run: RunFolder = RUNS) -> None:
+    """Do all of the above: from a log to a bundle and a report."""
+    for name, step in pipeline.STEPS.items():
+        if name != "evaluate":
+            say(f"[bold]{name}[/bold]")
+            step(pipeline.Run(log_file, run))
+    evaluate(log_file, run)
+    say(f"serve it: watchnext serve --bundle {run / 'bundle'}")
+
+
+@app.command()
+def recommend(
+    bundle: BundleFolder,
+    user: Annotated[str | None, typer.Option(help="a user of the log; prints a list")] = None,
+    users: Annotated[Path | None, typer.Option(help="a file with a column user_id; writes --output")] = None,
+    k: Annotated[int, typer.Option("-k", "--k", help="length of a list")] = 20,
+    as_of: AsOf = None,
+    stage: Stage = "ranking",
+    exclude_seen: ExcludeSeen = None,
+    surface: Annotated[str | None, typer.Option(help="where the list will be shown; only with --user")] = None,
+    output: Annotated[Path, typer.Option(help="receives user_id, video_id, rank, score, sources")] = Path(
+        "recommendations.parquet"
+    ),
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of a table; only with --user")] = False,
+) -> None:
+    """Recommend to one user (--user, prints) or to many (--users, writes Parquet)."""
+    if (user is None) == (users is None):
+        raise RequestError("say either --user ID or --users FILE.")
+    recommender = Recommender.open(bundle)
+    if users is not None:
+        served, unknown = recommend_to_file(
+            recommender, users, output, k, as_of=as_of, stage=stage, exclude_seen=exclude_seen
+        )
+        say(
+            f"{served:,} lists in {output}"
+            + (f"; {unknown:,} users are not in the log and have none" if unknown else "")
+        )
+        return
+    found = recommender.recommend(str(user), k, as_of=as_of, stage=stage, exclude_seen=exclude_seen, surface=surface)
+    if as_json:
+        typer.echo(json.dumps([asdict(one) for one in found], indent=1))
+    else:
+        print_recommendations(f"for user {user}", found)
+    if len(found) < k:
+        say(f"only {len(found)} of {k}: the user has seen the rest (--include-seen brings it back)")
+
+
+@app.command()
+def score(
+    bundle: BundleFolder,
+    impressions: Annotated[Path, typer.Option(help="a file with user_id, video_id, timestamp, and surface if known")],
+    output: Annotated[Path, typer.Option(help="receives the rows and expected_watch_seconds")] = Path("scores.parquet"),
+) -> None:
+    """Add the expected watch time to impressions, each as of its own timestamp and never later."""
+    count = score_to_file(Recommender.open(bundle), impressions, output)
+    say(f"{count:,} rows in {output}")
+
+
+@app.command()
+def serve(
+    bundle: BundleFolder,
+    host: Annotated[str, typer.Option(help="address to listen on; only this machine by default")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="port to listen on", min=0, max=65535)] = 8000,
+) -> None:
+    """Answer over HTTP: /v1/recommendations, /healthz, and /docs for the API."""
+    Recommender.open(bundle)  # a damaged bundle is told here, not in the middle of a server's traceback
+    say(f"http://{host}:{port}/docs describes the API; try /v1/recommendations?user_id=…&k=20")
+    uvicorn.run(create_app(bundle), host=host, port=port, log_level="warning")
+
+
+@app.command()
+def demo(run: RunFolder = Path("runs/demo")) -> None:
+    """Run the whole journey on the bundled KuaiRand log, in a few minutes."""
+    demonstration.run_demo(run)
+
+
+@app.command()
+def settings() -> None:
+    """Print every setting of the TOML file with its default and what it does."""
+    print_settings()
+
+
+def _step(name: str, log_file: Path, folder: Path) -> None:
+    step: Callable[[pipeline.Run], object] = pipeline.STEPS[name]
+    step(pipeline.Run(log_file, folder))
+    say(f"{name}: done, in {folder}")
+
+
+def main() -> None:
+    """Runs the command line; a failure that the user can act on is one message and exit status 1."""
+    try:
+        app()
+    except WatchnextError as error:
+        sys.exit(f"watchnext: {error}")
+    except OSError as error:
+        sys.exit(f"watchnext: {error.strerror or error}: {error.filename or ''}".rstrip(": "))

@@ -1,0 +1,106 @@
+"""What people read on the terminal."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from watchnext.config import Config
+from watchnext.evaluation.report import Report, Scores, shown
+from watchnext.events.summary import LogSummary
+from watchnext.serving.recommendation import Recommendation
+
+_OUT = Console()
+
+
+def print_summary(summary: LogSummary, rejects: Path) -> None:
+    """Prints what a log holds."""
+    table = Table(title=summary.name, show_header=False)
+    for name, count in summary.rows.items():
+        table.add_row(name, f"{count:,} rows")
+    table.add_row("users", f"{summary.num_users:,} with events")
+    table.add_row("videos", f"{summary.num_videos:,} with events")
+    table.add_row("first event", summary.first_event)
+    table.add_row("last event", summary.last_event)
+    table.add_row("completed", "by rule" if summary.completed_share is None else f"{summary.completed_share:.1%}")
+    table.add_row("watch time known", f"{summary.timed_share:.1%}")
+    for reason, count in summary.rejected.items():
+        table.add_row("rejected", f"{count:,} × {reason}")
+    if summary.rejected:
+        table.add_row("", f"row by row in {rejects}")
+    _OUT.print(table)
+
+
+def print_report(report: Report) -> None:
+    """Prints the figures of both stages beside their baselines."""
+    stages: tuple[tuple[str, Scores], ...] = (
+        ("Retrieval on the test period", {name: dict(row) for name, row in report.retrieval.items()}),
+        ("Ranking on the test period", report.ranking),
+    )
+    for title, scores in stages:
+        if not scores:
+            continue
+        metrics = list(next(iter(scores.values())))
+        kept = [metric for metric in metrics if not metric.startswith("ndcg@") or metric == metrics[len(metrics) // 2]]
+        table = Table(title=f"{title} (95 % intervals)")
+        table.add_column("")
+        for metric in kept:
+            table.add_column(metric, justify="right")
+        for name, row in scores.items():
+            table.add_row(name, *(shown(row[metric]).replace(" [", "\n[") for metric in kept))
+        _OUT.print(table)
+    for note in report.notes:
+        _OUT.print(note)
+
+
+def print_recommendations(title: str, found: list[Recommendation]) -> None:
+    """Prints a list with expected watch time and sources."""
+    table = Table(title=title)
+    columns = ("", "video", "title", "channel", "expected watch", "nominated by")
+    kept = [True, True, any(one.title for one in found), any(one.channel for one in found), True, True]
+    for name in (name for name, keep in zip(columns, kept, strict=True) if keep):
+        table.add_column(name, justify="right" if name in ("", "expected watch") else "left")
+    for place, one in enumerate(found, start=1):
+        cells = (
+            str(place),
+            str(one.video_id),
+            one.title or "",
+            one.channel or "",
+            "-" if one.expected_watch_seconds is None else _minutes(one.expected_watch_seconds),
+            ", ".join(one.sources),
+        )
+        table.add_row(*(cell for cell, keep in zip(cells, kept, strict=True) if keep))
+    _OUT.print(table)
+
+
+def print_settings() -> None:
+    """Prints every setting, its default and its meaning as TOML tables."""
+    for line in settings_lines():
+        _OUT.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def settings_lines() -> Iterator[str]:
+    """Gives the settings as commented TOML, one table a stage."""
+    for stage in dataclasses.fields(Config):
+        yield f"[{stage.name}]"
+        defaults = getattr(Config(), stage.name)
+        for spec in dataclasses.fields(defaults):
+            value = getattr(defaults, spec.name)
+            yield f"# {spec.metadata['doc']}"
+            yield f"# {spec.name} =" if value is None else f"{spec.name} = {_as_toml(value)}"
+        yield ""
+
+
+def _as_toml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return str(list(value))
+    return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+def _minutes(seconds: float) -> str:
+    whole = round(seconds)
+    return f"{whole // 60}:{whole % 60:02d}"

@@ -1,0 +1,84 @@
+"""A few events written as dictionaries, as the records of a dataset would hold them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from watchnext.events.dataset import SearchTokens, Segments, UserEvents, UserTable
+
+NUM_USERS = 6
+NOTHING_KNOWN = {"seconds": np.nan, "clicked": False, "completed": False, "shown": True, "surface": 1}
+
+
+@dataclass(frozen=True)
+class Records:
+    events: UserEvents
+    searches: SearchTokens
+    users: UserTable
+
+
+@pytest.fixture
+def records_of():
+    """Gives a function from events (and searches) to records; user u has the attributes [u, u + 10] and [u / 2]."""
+    return make_records
+
+
+@pytest.fixture
+def random_log():
+    """Gives a function from a seed to a list of events and one of searches, with many events in the same second."""
+    return make_random_log
+
+
+def make_records(events, searches=()):
+    events = sorted(({**NOTHING_KNOWN, **event} for event in events), key=lambda event: (event["user"], event["when"]))
+    searches = sorted(searches, key=lambda search: (search["user"], search["when"]))
+    places = [place for place, event in enumerate(events) if event["completed"] and event["video"] > 0]
+    users = np.arange(NUM_USERS)
+    return Records(
+        UserEvents(
+            segments_of(events),
+            column(events, "video", np.int32),
+            column(events, "seconds", np.float32),
+            column(events, "clicked", bool),
+            column(events, "completed", bool),
+            column(events, "shown", bool),
+            column(events, "surface", np.int32),
+            segments_of([events[place] for place in places]),
+            np.array(places, dtype=np.int64),
+        ),
+        SearchTokens(segments_of(searches), column(searches, "token", np.int32)),
+        UserTable(np.stack([users, users + 10], axis=1), (users[:, None] / 2).astype(np.float32)),
+    )
+
+
+def make_random_log(seed):
+    random = np.random.default_rng(seed)
+    events = [
+        {
+            "user": int(random.integers(1, NUM_USERS - 1)),  # the last user has no events
+            "when": int(random.integers(0, 40)),
+            "video": int(random.integers(0, 9)),
+            "seconds": float(random.choice([np.nan, 0.0, 5.0, 60.0])),
+            "clicked": bool(random.random() < 0.5),
+            "completed": bool(random.random() < 0.4),
+            "shown": bool(random.random() < 0.8),
+            "surface": int(random.integers(0, 3)),
+        }
+        for _ in range(120)
+    ]
+    searches = [
+        {"user": int(random.integers(1, NUM_USERS - 1)), "when": int(random.integers(0, 40)), "token": token}
+        for token in range(1, 50)
+    ]
+    order = sorted(range(len(events)), key=lambda place: (events[place]["user"], events[place]["when"]))
+    return [events[place] for place in order], sorted(searches, key=lambda search: (search["user"], search["when"]))
+
+
+def segments_of(rows):
+    counts = np.bincount([row["user"] for row in rows], minlength=NUM_USERS) if rows else np.zeros(NUM_USERS, int)
+    return Segments(np.concatenate([[0], np.cumsum(counts)]), column(rows, "when", np.int64))
+
+
+def column(rows, name, kind):
+    return np.array([row[name] for row in rows], dtype=kind)
