@@ -95,23 +95,16 @@ def open_artifact(path: Path, kind: str, verify: bool = True) -> Artifact:
         ArtifactError: there is none, it is of another kind or format version, a file is missing, or a byte differs.
     """
     manifest = _read_manifest(path, kind)
+    fingerprint = _fingerprint(manifest)
+    if fingerprint != manifest.get("fingerprint"):
+        raise ArtifactError(f"{path} is damaged: {MANIFEST} was changed after it was written. {_REMEDY}")
     for name, expected in manifest["files"].items() if verify else ():
         file = path / name
         if not file.is_file():
             raise ArtifactError(f"{path} is damaged: {name} is missing. {_REMEDY}")
         if file.stat().st_size != expected["bytes"] or _sha256(file) != expected["sha256"]:
             raise ArtifactError(f"{path} is damaged: the checksum of {name} does not match. {_REMEDY}")
-    artifact = Artifact(
-        path,
-        manifest["kind"],
-        _fingerprint(manifest),
-        manifest["parents"],
-        manifest["settings"],
-        manifest["facts"],
-    )
-    if artifact.fingerprint != manifest["fingerprint"]:
-        raise ArtifactError(f"{path} is damaged: {MANIFEST} was changed after it was written. {_REMEDY}")
-    return artifact
+    return Artifact(path, kind, fingerprint, manifest["parents"], manifest["settings"], manifest["facts"])
 
 
 def save_arrays(folder: Path, arrays: Mapping[str, Array]) -> None:

@@ -6,6 +6,7 @@ The table of keys in docs/your-log.md is printed by `watchnext settings` from th
 
 import dataclasses
 import difflib
+import math
 import tomllib
 import types
 import typing
@@ -44,11 +45,13 @@ class SplitConfig(Checked):
     """Where the training, validation and test periods meet: global moments, the same for all users."""
 
     validation_start: int | None = setting(
-        None, "first second of the validation period (Unix time); from validation_share if absent"
+        None, "first second of the validation period (Unix time); from validation_share if absent", least=1
     )
-    test_start: int | None = setting(None, "first second of the test period (Unix time); from test_share if absent")
+    test_start: int | None = setting(
+        None, "first second of the test period (Unix time); from test_share if absent", least=1
+    )
     ranking_start: int | None = setting(
-        None, "first second from which impressions teach the ranker (Unix time); from ranking_share if absent"
+        None, "first second from which impressions teach the ranker (Unix time); from ranking_share if absent", least=1
     )
     ranking_share: float = setting(
         0.5,
@@ -147,9 +150,6 @@ class RankingConfig(Checked):
     learning_rate: float = setting(0.001, "Adam, for the tower", least=0.0)
     embedding_learning_rate: float = setting(0.02, "row-wise Adagrad, for the embedding tables", least=0.0)
     dropout: float = setting(0.3, "share of hidden units left out while training", least=0.0, most=0.99)
-    refit: bool = setting(
-        True, "train once more on training and validation period together, as long as validation advised"
-    )
     seed: int = setting(1, "of every random act of this stage", least=0)
 
 
@@ -264,6 +264,7 @@ def _check_range(cls: type[Any], spec: dataclasses.Field[Any], value: Any) -> No
         raise ConfigurationError(f"{where}: every entry must be at least 1.")
     if value is None or isinstance(value, tuple | str | bool):
         return
-    if (least is not None and value < least) or (most is not None and value > most):
+    within = (least is None or value >= least) and (most is None or value <= most)
+    if not (within and math.isfinite(value)):
         bounds = f"at least {least}" if most is None else f"between {least} and {most}"
         raise ConfigurationError(f"{where}: {bounds} was expected.")

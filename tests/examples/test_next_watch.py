@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -52,29 +54,22 @@ def test_next_watches_equal_a_loop(records_of, random_log, seed):
     assert as_tuples(next_watches(records_of(log).events, 30, 3)) == expected
 
 
-class AsDataset:
-    """Passes for a dataset where only the records of users are read."""
-
-    def __new__(cls, dataset, records):
-        import dataclasses
-
-        return dataclasses.replace(dataset, events=records.events, searches=records.searches, users=records.users)
-
-
 def batches_of(dataset, records, order, size, newest=3 * DAY):
+    """Batches of a dataset that has the events, searches and users of `records`."""
+    dataset = dataclasses.replace(dataset, **vars(records))
     examples = next_watches(records.events, newest, 100)
     return examples, list(retrieval_batches(dataset, examples, np.array(order), size, 8, 4, newest))
 
 
 def test_batches_follow_the_order_and_the_last_may_be_short(small_dataset, records_of):
     records = records_of(watches(1, 1, 2, 3, 4, 5))
-    _, batches = batches_of(AsDataset(small_dataset, records), records, [4, 0, 3, 1, 2], 2)
+    _, batches = batches_of(small_dataset, records, [4, 0, 3, 1, 2], 2)
     assert [batch.video_row.tolist() for batch in batches] == [[15, 11], [14, 12], [13]]
 
 
 def test_ages_count_the_days_back_from_the_newest_moment(small_dataset, records_of):
     records = records_of(watches(1, 0, DAY // 2, 2 * DAY))
-    _, [batch] = batches_of(AsDataset(small_dataset, records), records, [0, 1, 2], 9)
+    _, [batch] = batches_of(small_dataset, records, [0, 1, 2], 9)
     assert_allclose(batch.example_age_days, [3.0, 2.5, 1.0])
 
 
@@ -82,7 +77,7 @@ def test_ages_count_the_days_back_from_the_newest_moment(small_dataset, records_
 def test_a_history_ends_before_the_label(small_dataset, records_of, random_log, seed):
     records = records_of(*random_log(seed))
     order = np.random.default_rng(seed).permutation(len(next_watches(records.events, 40, 100)))
-    examples, batches = batches_of(AsDataset(small_dataset, records), records, order, 16, newest=40)
+    examples, batches = batches_of(small_dataset, records, order, 16, newest=40)
     assert_array_equal(np.concatenate([batch.context.user_row for batch in batches]), examples.user_row[order])
     for batch, label in zip(batches, np.split(order, range(16, len(order), 16)), strict=True):
         context, moments = batch.context, examples.timestamp[label][:, None]

@@ -92,7 +92,12 @@ def _merge_events(log: EventLog) -> None:
             GROUP BY user_id, video_id, timestamp
             """
         )
-    except (duckdb.BinderException, duckdb.ParserException) as wrong:
+    except (
+        duckdb.BinderException,
+        duckdb.ParserException,
+        duckdb.CatalogException,
+        duckdb.ConversionException,
+    ) as wrong:
         raise ConfigurationError(
             f"[log] completed = {log.mapping.completed_rule!r} is not an SQL condition on watch_seconds, "
             f"duration_seconds and clicked: {str(wrong).splitlines()[0]}"
@@ -173,8 +178,9 @@ def _vocabulary(log: EventLog, name: str, query: str) -> Vocabulary:
     """Keeps the id → row table in the database, for joins, and gives the vocabulary."""
     table = f'"{name}_vocabulary"'
     log.connection.execute(f"CREATE TABLE {table} AS SELECT id, row_number() OVER () AS row FROM ({query})")
-    ids = log.connection.sql(f"SELECT id FROM {table} ORDER BY row").to_arrow_table()["id"].combine_chunks()
-    return Vocabulary(ids if isinstance(ids, pa.Array) else pa.concat_arrays(ids.chunks))
+    return Vocabulary(
+        log.connection.sql(f"SELECT id FROM {table} ORDER BY row").to_arrow_table()["id"].combine_chunks()
+    )
 
 
 def _write_events(log: EventLog, folder: Path, facts: dict[str, Any]) -> None:

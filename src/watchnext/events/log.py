@@ -29,7 +29,16 @@ _INTEGERS = (
 )
 _NUMBERS = (*_INTEGERS, "FLOAT", "DOUBLE", "DECIMAL")
 _STORED = {"time": "BIGINT", "seconds": "DOUBLE", "number": "DOUBLE", "flag": "BOOLEAN", "tags": "VARCHAR[]"}
+_TEXT_KINDS = ("user id", "video id", "text", "tags", "category")
 _SHOWN_REJECTS = 10
+_BROKEN_LINES = """
+    SELECT DISTINCT ON (line)
+           line - skip_rows - CAST(has_header AS INTEGER) AS row,
+           coalesce(column_name, '(line)') AS "column",
+           lower(CAST(error_type AS VARCHAR)) || ': ' || split_part(error_message, chr(10), 1) AS reason
+    FROM reject_errors JOIN reject_scans USING (scan_id, file_id) ORDER BY line
+"""
+"""SQL: the CSV lines that DuckDB itself could not split into columns or convert."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +80,9 @@ class EventLog:
         accepted = sum(self.rows(table) for table in TABLES)
         if rejected > self.mapping.max_reject_share * (accepted + rejected):
             first = self.connection.execute(f"SELECT * FROM rejects LIMIT {_SHOWN_REJECTS}").fetchall()
-            lines = "\n".join(f"  {Path(file).name} row {row}: {column}: {why}" for _, file, row, column, why in first)
+            lines = "\n".join(
+                f"  {Path(file).name or table} row {row}: {column}: {why}" for table, file, row, column, why in first
+            )
             raise DataError(
                 f"{rejected:,} of {accepted + rejected:,} rows were rejected, more than the "
                 f"{self.mapping.max_reject_share:.1%} that [log] max_reject_share allows. The first:\n{lines}"
@@ -125,28 +136,30 @@ def _read_all(log: EventLog, scratch: Path) -> None:
 
 def _read_file(connection: duckdb.DuckDBPyConnection, source: Source, file: Path, scratch: Path) -> None:
     columns = _all_columns(source)
-    id_columns = tuple(source.columns.get(column.name, column.name) for column in columns if column.kind.endswith("id"))
+    texts = {
+        source.columns.get(column.name, column.name) for column in TABLES[source.table] if column.kind in _TEXT_KINDS
+    }
     try:
         names = _file_columns(connection, relation(file, source.format, (), scratch))
-        select = relation(file, source.format, tuple(name for name in id_columns if name in names), scratch)
+        select = relation(file, source.format, tuple(name for name in names if name in texts), scratch)
         expressions = _expressions(source, columns, names, file)
         projected = ", ".join(f'({expression}) AS "{name}"' for name, expression in expressions.items())
         raw = f"SELECT {projected}, {ROW_NUMBER} FROM ({select}) WHERE {source.where}"
         _forget_broken_lines(connection)
         connection.execute(f"CREATE OR REPLACE TEMP TABLE raw AS {raw}")
-        _keep_broken_lines(connection, source, file)
+        _unwrap_json(connection)
+        _sort_good_from_bad(connection, source, file, columns, expressions)
     except duckdb.BinderException as unbound:
         raise _explained(connection, unbound, source, file, scratch) from unbound
-    except duckdb.ParserException as wrong:
+    except (duckdb.ParserException, duckdb.CatalogException) as wrong:
         raise ConfigurationError(f"{source.name} has an expression that is not SQL: {_first_line(wrong)}") from wrong
-    except duckdb.ConversionException as wrong:
+    except (duckdb.ConversionException, duckdb.OutOfRangeException) as wrong:
         raise DataError(
             f"{source.name} {file}: an expression met a value that it cannot convert: "
             f"{_first_line(wrong)}. Use TRY_CAST for columns that hold odd values."
         ) from wrong
     except (duckdb.IOException, duckdb.InvalidInputException) as unreadable:
         raise DataError(f"{file} cannot be read as {source.format}: {_first_line(unreadable)}") from unreadable
-    _sort_good_from_bad(connection, source, file, columns, expressions)
     connection.execute("DROP TABLE raw")
 
 
@@ -164,7 +177,7 @@ def _file_columns(connection: duckdb.DuckDBPyConnection, select: str) -> tuple[s
 
 
 def _expressions(source: Source, columns: tuple[Column, ...], names: tuple[str, ...], file: Path) -> dict[str, str]:
-    """The SQL of each mapped column; an expression that is a column's name is quoted for the user."""
+    """The SQL of each mapped column; a bare word is a column's name, even `user`, which SQL would answer itself."""
     found = {}
     for column in columns:
         expression = source.columns.get(column.name, column.name if column.name in names else None)
@@ -176,7 +189,8 @@ def _expressions(source: Source, columns: tuple[Column, ...], names: tuple[str, 
                 f"{', '.join(names)}.{advice} Map it under [{source.table}.columns]."
             )
         if expression is not None:
-            found[column.name] = f'"{expression}"' if expression in names else expression
+            bare = expression.isidentifier() and expression.lower() not in _LITERALS
+            found[column.name] = f'"{expression}"' if bare or expression in names else expression
     return found
 
 
@@ -209,6 +223,17 @@ def _sort_good_from_bad(
         values.append(f'{value} AS "{column.name}"')
         checks += _checks(column, value, required=column.required and not unknown)
         connection.execute(f'ALTER TABLE {source.table} ADD COLUMN IF NOT EXISTS "{column.name}" {kind}')
+    if source.format == "csv":
+        row = f"{ROW_NUMBER} + (SELECT count(*) FROM broken WHERE broken.row - nth < {ROW_NUMBER})"
+        connection.execute(
+            f"CREATE OR REPLACE TEMP TABLE broken AS SELECT *, row_number() OVER (ORDER BY row) AS nth "
+            f"FROM ({_BROKEN_LINES})"
+        )
+        connection.execute(
+            f"INSERT INTO rejects SELECT '{source.table}', {quoted(str(file))}, row, \"column\", reason FROM broken"
+        )
+    else:
+        row = ROW_NUMBER
     reason = " ".join(f"WHEN {broken} THEN ['{name}', {why}]" for name, broken, why in checks)
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE checked AS SELECT {', '.join(values)}, {ROW_NUMBER}, "
@@ -217,7 +242,7 @@ def _sort_good_from_bad(
     names = ", ".join(f'"{column.name}"' for column in columns if column.name in expressions)
     connection.execute(f"INSERT INTO {source.table} ({names}) SELECT {names} FROM checked WHERE __reason IS NULL")
     connection.execute(
-        f"INSERT INTO rejects SELECT '{source.table}', {quoted(str(file))}, {ROW_NUMBER}, __reason[1], __reason[2] "
+        f"INSERT INTO rejects SELECT '{source.table}', {quoted(str(file))}, {row}, __reason[1], __reason[2] "
         f"FROM checked WHERE __reason IS NOT NULL"
     )
     connection.execute("DROP TABLE checked")
@@ -252,22 +277,22 @@ def _typed(column: Column, raw_type: str) -> tuple[str, str]:
         case "category" if raw_type.startswith(_NUMBERS) and column not in _SCHEMA_COLUMNS:
             return number, "DOUBLE"
         case _ if raw_type in ("FLOAT", "DOUBLE"):  # ids that went through a tool without nullable integers
-            return f"coalesce(CAST(TRY_CAST({raw} AS BIGINT) AS VARCHAR), {text})", "VARCHAR"
+            whole = f"CASE WHEN {raw} = trunc({raw}) THEN CAST(TRY_CAST({raw} AS BIGINT) AS VARCHAR) END"
+            return f"CASE WHEN NOT isnan({raw}) THEN coalesce({whole}, {text}) END", "VARCHAR"
         case _:
             return text, "VARCHAR"
 
 
+_LITERALS = ("null", "true", "false")
 _SCHEMA_COLUMNS = {column for columns in TABLES.values() for column in columns}
 
 
 def _checks(column: Column, value: str, required: bool) -> list[tuple[str, str, str]]:
     """What makes a value unacceptable: (column, SQL condition, SQL text of the reason), first match counts."""
     raw = f'"{column.name}"'
-    given = f"{raw} IS NOT NULL AND trim(CAST({raw} AS VARCHAR)) <> ''" if column.kind != "tags" else "false"
     checks = []
-    if required:
-        checks.append((column.name, f"NOT ({given})", "'missing'"))
     if column.kind in ("time", "seconds", "number", "flag"):
+        given = f"{raw} IS NOT NULL AND trim(CAST({raw} AS VARCHAR)) <> ''"
         what = {"time": "a time", "flag": "true or false"}.get(column.kind, "a number")
         checks.append(
             (
@@ -276,6 +301,8 @@ def _checks(column: Column, value: str, required: bool) -> list[tuple[str, str, 
                 f"'not {what}: ' || left(CAST({raw} AS VARCHAR), 40)",
             )
         )
+    if required:
+        checks.append((column.name, f"({value}) IS NULL", "'missing'"))
     if column.kind == "time":
         late = f"({value}) > {LATEST_TIME_SECONDS}"
         hint = f"'after the year 2100, perhaps milliseconds (then map {column.name} / 1000): ' || ({value})"
@@ -299,15 +326,11 @@ def _forget_broken_lines(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute(f"DROP TABLE IF EXISTS {table}")
 
 
-def _keep_broken_lines(connection: duckdb.DuckDBPyConnection, source: Source, file: Path) -> None:
-    """Takes over the CSV lines that DuckDB itself could not split into columns or convert."""
-    if source.format == "csv":
-        connection.execute(
-            f"INSERT INTO rejects SELECT '{source.table}', {quoted(str(file))}, line - 1, "
-            "coalesce(column_name, '(line)'), "
-            "lower(CAST(error_type AS VARCHAR)) || ': ' || split_part(error_message, chr(10), 1) "
-            "FROM (SELECT DISTINCT ON (line) * FROM reject_errors ORDER BY line)"
-        )
+def _unwrap_json(connection: duckdb.DuckDBPyConnection) -> None:
+    """Makes columns of mixed JSON values plain text: `x`, not `"x"`."""
+    for name, kind, *_ in connection.execute("DESCRIBE raw").fetchall():
+        if kind == "JSON":
+            connection.execute(f'ALTER TABLE raw ALTER COLUMN "{name}" TYPE VARCHAR USING "{name}" ->> \'$\'')
 
 
 def _reject_repeated_ids(connection: duckdb.DuckDBPyConnection, table: str, key: str) -> None:

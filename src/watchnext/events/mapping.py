@@ -1,5 +1,6 @@
 """How a user's own files and columns map onto the schema: the log part of the TOML file."""
 
+import glob
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,8 @@ def read_log_file(path: Path) -> tuple[LogMapping, Config]:
     settings = {key: value for key, value in tables.items() if key not in ("log", *TABLES)}
     refuse_unknown(settings, (*Config.__dataclass_fields__, "log", *TABLES), path.name)
     log = tables.get("log", {})
+    if not isinstance(log, Mapping):
+        raise ConfigurationError(f"[log] should be a table, but is {log!r}.")
     refuse_unknown(log, ("name", "completed", "max_reject_share"), "log")
     sources = tuple(_source(name, table, path.parent) for name in TABLES for table in _as_list(tables.get(name, [])))
     if not any(source.table in ("watches", "impressions") for source in sources):
@@ -74,7 +77,7 @@ def read_log_file(path: Path) -> tuple[LogMapping, Config]:
             "docs/your-log.md has three complete examples."
         )
     share = log.get("max_reject_share", 0.01)
-    if not isinstance(share, int | float) or not 0 <= share <= 1:
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
         raise ConfigurationError(f"[log] max_reject_share = {share!r}: a number between 0 and 1 was expected.")
     mapping = LogMapping(str(log.get("name", path.stem)), sources, str(log.get("completed", COMPLETED_RULE)), share)
     return mapping, from_mapping(Config, settings, "")
@@ -99,14 +102,13 @@ def _source(table: str, entry: Any, folder: Path) -> Source:
 def _expanded(table: str, patterns: Any, folder: Path) -> tuple[Path, ...]:
     files: list[Path] = []
     for pattern in _as_list(patterns):
-        full = Path(folder, str(pattern)).absolute()
-        found = sorted(Path(full.anchor).glob(str(full.relative_to(full.anchor))))
+        found = sorted(glob.glob(str(pattern), root_dir=folder, recursive=True))
         if not found:
             raise DataError(
                 f"[{table}] files = {str(pattern)!r}: there is no such file under {folder.absolute()}. "
                 "Paths are relative to the TOML file; globs such as 'logs/*.parquet' are welcome."
             )
-        files += found
+        files += (Path(folder, name).absolute() for name in found)
     if not files:
         raise ConfigurationError(f"[{table}] files = []: at least one file is needed.")
     return tuple(files)

@@ -1,5 +1,6 @@
 """Ids outside, dense rows inside."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ UNKNOWN_ROW = 0
 """The row of everything that is not in a vocabulary, and of padding: the zero vector."""
 
 _FEW = 64
+_PLAIN_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
+_LARGEST_ID = np.iinfo(np.int64).max
 
 
 class Vocabulary:
@@ -68,12 +71,11 @@ class Vocabulary:
 
     def _same_type(self, one: Any) -> Any:
         """An id as the vocabulary writes it: a command line says '12' where the log says 12."""
-        if pa.types.is_integer(self._ids.type):
-            try:
-                return int(one)
-            except (TypeError, ValueError):
-                return None
-        return str(one)
+        text = str(one)
+        if not pa.types.is_integer(self._ids.type):
+            return text
+        plain = _PLAIN_INTEGER.fullmatch(text)  # as a log's ids are told to be integers: '007' is not 7
+        return int(text) if plain and abs(int(text)) <= _LARGEST_ID else None
 
     def _row_of(self, one: Any) -> int:
         wanted = self._same_type(one)
@@ -97,7 +99,8 @@ class Vocabulary:
 def save_column(column: pa.Array | pa.ChunkedArray, path: Path) -> None:
     """Writes one column as an Arrow file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    table = pa.table({"column": column})
+    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    table = pa.table({"column": whole})
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table, max_chunksize=max(len(table), 1))
 

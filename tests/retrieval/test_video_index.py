@@ -1,0 +1,159 @@
+"""What every index must do, and the choice between them."""
+
+import json
+
+import numpy as np
+import pytest
+
+from watchnext.config import IndexConfig
+from watchnext.errors import ArtifactError, RequestError
+from watchnext.retrieval.exact_index import ExactIndex
+from watchnext.retrieval.faiss_index import FaissIndex
+from watchnext.retrieval.video_index import VideoIndex, build_index, engine_for, open_index, save_index
+
+NUM_VIDEOS, DIM = 501, 16
+
+
+def random_vectors(count: int, seed: int, dim: int = DIM) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(count, dim)).astype(np.float32)
+
+
+VECTORS = random_vectors(NUM_VIDEOS, 0)
+VECTORS[0] = 0.0
+QUERIES = random_vectors(12, 1)
+
+
+@pytest.fixture(scope="module", params=["exact, built", "exact, opened", "faiss, built", "faiss, opened"])
+def index(request, tmp_path_factory) -> VideoIndex:
+    engine, how = request.param.split(", ")
+    built = build_index(VECTORS, IndexConfig(engine=engine))
+    if how == "built":
+        return built
+    folder = tmp_path_factory.mktemp("index") / "videos"
+    save_index(built, folder)
+    return open_index(folder)
+
+
+def test_it_is_an_index_that_says_whether_it_is_exact(index):
+    assert isinstance(index, VideoIndex)
+    assert index.is_exact == isinstance(index, ExactIndex)
+
+
+def test_k_different_videos_come_best_first(index):
+    rows, scores = index.search(QUERIES, 10)
+    assert rows.shape == scores.shape == (12, 10)
+    assert all(len(set(user)) == 10 for user in rows.tolist())
+    assert (np.diff(scores, axis=1) <= 0).all()
+
+
+def test_the_best_video_is_found(index):
+    rows, _ = index.search(QUERIES, 10)
+    # With all partitions probed and twice as many candidates as asked for, 8-bit codes lose no first place.
+    np.testing.assert_array_equal(rows[:, 0], (QUERIES @ VECTORS[1:].T).argmax(axis=1) + 1)
+
+
+def test_scores_are_the_dot_products(index):
+    rows, scores = index.search(QUERIES, 10)
+    np.testing.assert_allclose(scores, np.einsum("bd,bkd->bk", QUERIES, VECTORS[rows]), rtol=1e-5, atol=1e-5)
+
+
+def test_row_0_is_never_found_even_where_all_others_score_below_zero(index):
+    towards_nothing = -VECTORS[1:].mean(axis=0, keepdims=True)
+    rows, _ = index.search(np.concatenate([towards_nothing, QUERIES]), NUM_VIDEOS - 1)
+    assert (rows > 0).all()
+
+
+def test_excluded_videos_are_replaced_by_the_next_best(index):
+    free, _ = index.search(QUERIES, 20)
+    rows, _ = index.search(QUERIES, 10, [user[:5] for user in free])
+    np.testing.assert_array_equal(rows, free[:, 5:15])
+
+
+def test_each_query_has_its_own_exclusions(index):
+    free, _ = index.search(QUERIES, 3)
+    excluded = [np.zeros(0, dtype=np.int64)] * 12
+    excluded[4] = free[4, :1]
+    rows, _ = index.search(QUERIES, 2, excluded)
+    np.testing.assert_array_equal(np.delete(rows, 4, axis=0), np.delete(free[:, :2], 4, axis=0))
+    np.testing.assert_array_equal(rows[4], free[4, 1:3])
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.int64])
+def test_k_are_found_when_all_but_k_are_excluded(index, kind):
+    left = np.array([3, 77, 200, 201, 499])
+    excluded = np.setdiff1d(np.arange(1, NUM_VIDEOS), left).astype(kind)
+    rows, scores = index.search(QUERIES, 5, [excluded] * 12)
+    np.testing.assert_array_equal(np.sort(rows, axis=1), np.broadcast_to(left, (12, 5)))
+    assert np.isfinite(scores).all()
+
+
+def test_where_fewer_are_left_the_list_is_filled_with_row_0_and_minus_infinity(index):
+    excluded = [np.arange(4, NUM_VIDEOS)] * 12
+    rows, scores = index.search(QUERIES, 5, excluded)
+    assert (np.sort(rows[:, :3], axis=1) == [1, 2, 3]).all()
+    assert (rows[:, 3:] == 0).all()
+    assert np.isneginf(scores[:, 3:]).all() and np.isfinite(scores[:, :3]).all()
+
+
+def test_a_k_larger_than_the_catalogue_gives_the_catalogue_and_padding(index):
+    rows, scores = index.search(QUERIES, NUM_VIDEOS + 20)
+    assert rows.shape == (12, NUM_VIDEOS + 20)
+    assert (np.sort(rows[:, : NUM_VIDEOS - 1], axis=1) == np.arange(1, NUM_VIDEOS)).all()
+    assert (rows[:, NUM_VIDEOS - 1 :] == 0).all() and np.isneginf(scores[:, NUM_VIDEOS - 1 :]).all()
+
+
+@pytest.mark.parametrize("k", [0, -3])
+def test_a_k_below_1_is_refused(index, k):
+    with pytest.raises(RequestError, match=f"k = {k}: at least 1"):
+        index.search(QUERIES, k)
+
+
+def test_a_batch_is_answered_as_its_queries_one_by_one(index):
+    excluded = [np.arange(1 + place, 100 + 20 * place) for place in range(12)]
+    rows, scores = index.search(QUERIES, 7, excluded)
+    for place in range(12):
+        row, score = index.search(QUERIES[place : place + 1], 7, [excluded[place]])
+        np.testing.assert_array_equal(rows[place], row[0])
+        np.testing.assert_allclose(scores[place], score[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("excluded", [None, []])
+def test_no_queries_give_no_lists(index, excluded):
+    rows, scores = index.search(QUERIES[:0], 4, excluded)
+    assert rows.shape == scores.shape == (0, 4)
+
+
+@pytest.mark.parametrize("engine", ["exact", "faiss"])
+def test_a_catalogue_of_one_video_is_found(engine):
+    index = build_index(VECTORS[:2], IndexConfig(engine=engine))
+    rows, _ = index.search(QUERIES[:1], 3)
+    assert rows.tolist() == [[1, 0, 0]]
+
+
+@pytest.mark.parametrize("engine", ["exact", "faiss"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_vector_that_is_not_finite_is_refused(engine, value):
+    broken = VECTORS.copy()
+    broken[7, 3] = value
+    with pytest.raises(ArtifactError, match="not finite"):
+        build_index(broken, IndexConfig(engine=engine))
+
+
+def test_an_index_of_an_unknown_engine_is_refused(tmp_path):
+    save_index(build_index(VECTORS, IndexConfig()), tmp_path / "videos")
+    (tmp_path / "videos" / "engine.json").write_text(json.dumps({"engine": "scann"}))
+    with pytest.raises(ArtifactError, match="'scann'; known are exact, faiss"):
+        open_index(tmp_path / "videos")
+
+
+@pytest.mark.parametrize(
+    ("engine", "num_videos", "chosen"),
+    [("auto", 99, "exact"), ("auto", 100, "faiss"), ("exact", 1000, "exact"), ("faiss", 2, "faiss")],
+)
+def test_auto_takes_faiss_from_the_configured_size(engine, num_videos, chosen):
+    assert engine_for(num_videos, IndexConfig(engine=engine, approximate_from=100)) == chosen
+
+
+def test_build_index_follows_the_choice():
+    assert isinstance(build_index(VECTORS, IndexConfig(approximate_from=NUM_VIDEOS)), FaissIndex)
+    assert isinstance(build_index(VECTORS, IndexConfig(approximate_from=NUM_VIDEOS + 1)), ExactIndex)
