@@ -4,6 +4,8 @@ Sixty videos in four topics; each user loves one topic. What is shown is mostly 
 topic are watched to the end, others are left after two seconds. Searches name the topic.
 """
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -145,3 +147,66 @@ def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     run = pipeline.Run(write_small_log(folder / "log"), folder / "run")
     pipeline.prepare(run)
     return Dataset.open(run.part("dataset"))
+
+
+LogWriter = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def quick_log(tmp_path_factory: pytest.TempPathFactory) -> LogWriter:
+    """Gives `quick_log((old, new), …, seed=0)`: the small world's TOML file, one pass of training, text replaced."""
+
+    def write(*replacements: tuple[str, str], seed: int = 0) -> Path:
+        toml = write_small_log(tmp_path_factory.mktemp("quick"), seed)
+        text = re.sub(r"max_epochs = \d", "max_epochs = 1", toml.read_text())
+        for old, new in replacements:
+            assert old in text
+            text = text.replace(old, new)
+        toml.write_text(text)
+        return toml
+
+    return write
+
+
+FOREIGN_NAMES = {"user_id": "uid", "video_id": "item", "timestamp": "ts_ms", "watch_seconds": "played"}
+FOREIGN_COLUMNS = f"""files = "events.parquet"
+[impressions.columns]
+user_id = "uid"
+video_id = "item"
+timestamp = "ts_ms / 1000"
+watch_seconds = "played"
+[split]
+ranking_start = {FIRST_SECOND + 9 * 86_400}
+validation_start = {FIRST_SECOND + 16 * 86_400}
+test_start = {FIRST_SECOND + 18 * 86_400}
+"""
+
+
+@pytest.fixture(scope="session")
+def foreign_log(quick_log: LogWriter) -> LogWriter:
+    """Gives `foreign_log(later=False)`: another world whose events have their own column names and fixed periods.
+
+    With `later=True` all of it happens a second time, after the end of the first.
+    """
+
+    def write(later: bool = False) -> Path:
+        toml = quick_log(('files = "events.parquet"\n', FOREIGN_COLUMNS), seed=7)
+        events = pq.read_table(toml.parent / "events.parquet")
+        when = events["timestamp"].to_numpy()
+        tables = [events.set_column(2, "timestamp", pa.array(when * 1000))]
+        if later:
+            tables.append(events.set_column(2, "timestamp", pa.array((when + DAYS * 86_400) * 1000)))
+        events = pa.concat_tables(tables).rename_columns(
+            [FOREIGN_NAMES.get(name, name) for name in events.column_names]
+        )
+        pq.write_table(events, toml.parent / "events.parquet")
+        return toml
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def foreign_run(foreign_log: LogWriter, tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
+    """The foreign log after every step."""
+    run = pipeline.Run(foreign_log(), tmp_path_factory.mktemp("foreign") / "run")
+    return SmallRun(run, pipeline.run_all(run))

@@ -125,7 +125,7 @@ _REMEDY = "Restore it from a copy, or run the step that makes it again."
 def _read_manifest(path: Path, kind: str) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text())
-    except FileNotFoundError as missing:
+    except (FileNotFoundError, NotADirectoryError) as missing:
         raise ArtifactError(f"{path} holds no {kind}: there is no {MANIFEST} in it.") from missing
     except ValueError as broken:
         raise ArtifactError(f"{path} is damaged: {MANIFEST} is not JSON. {_REMEDY}") from broken

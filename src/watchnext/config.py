@@ -243,7 +243,8 @@ def _converted(value: Any, kind: Any, where: str) -> Any:
             raise ConfigurationError(f"[{where}] should be a table, but is {value!r}.")
         return from_mapping(typing.cast(type[Any], kind), value, where)
     if typing.get_origin(kind) is types.UnionType:
-        return _converted(value, next(part for part in typing.get_args(kind) if part is not types.NoneType), where)
+        kind = next(part for part in typing.get_args(kind) if part is not types.NoneType)
+        return None if value is None else _converted(value, kind, where)
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, list | tuple):
             raise ConfigurationError(f"{where} = {value!r}: a list was expected.")

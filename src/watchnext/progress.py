@@ -58,6 +58,9 @@ def bar(description: str, total: int | None) -> Iterator[Bar]:
         yield Bar(progress, description, total)
 
 
-def say(message: str) -> None:
-    """Writes one line for the person who waits; results go to standard output, this goes to standard error."""
-    console.print(message, highlight=False)
+def say(message: str, style: str | None = None) -> None:
+    """Writes one line for the person who waits; results go to standard output, this goes to standard error.
+
+    `message` may hold paths and names: brackets in it are no markup.
+    """
+    console.out(message, style=style, highlight=False)

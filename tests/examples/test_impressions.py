@@ -29,9 +29,7 @@ def test_a_period_holds_its_first_second_and_not_its_end(records_of):
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_impressions_equal_a_loop(records_of, random_log, seed):
     log, _ = random_log(seed)
-    wanted = [
-        event for event in log if event["shown"] and not np.isnan(event["seconds"]) and 10 <= event["when"] < 30
-    ]
+    wanted = [event for event in log if event["shown"] and not np.isnan(event["seconds"]) and 10 <= event["when"] < 30]
     found = impressions_between(records_of(log).events, 10, 30)
     names = ("user_row", "timestamp", "video_row", "surface_row", "watch_seconds", "clicked", "completed")
     keys = ("user", "when", "video", "surface", "seconds", "clicked", "completed")

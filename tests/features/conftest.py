@@ -76,7 +76,9 @@ def make_timelines(events, num_owners):
     counts = np.bincount(owners, minlength=num_owners)
 
     def running(values, kind):
-        return np.concatenate([np.cumsum(np.array(values)[owners == owner]) for owner in range(num_owners)]).astype(kind)
+        return np.concatenate([np.cumsum(np.array(values)[owners == owner]) for owner in range(num_owners)]).astype(
+            kind
+        )
 
     return Timelines(
         Segments(np.concatenate([[0], np.cumsum(counts)]), np.array([event[1] for event in events], dtype=np.int64)),

@@ -11,15 +11,16 @@ from watchnext.examples.contexts import UserContext, context_as_of
 ContextMaker = Callable[..., UserContext]
 
 
-def padded_rows(rows: Sequence[Sequence[int]]) -> np.ndarray:
-    width = max((len(row) for row in rows), default=0)
+def padded_rows(rows: Sequence[Sequence[int]], width: int) -> np.ndarray:
     return np.array([[*row, *[0] * (width - len(row))] for row in rows], dtype=np.int64).reshape(len(rows), width)
 
 
 def context_of(watched, shown=None, tokens=None, categorical=None, continuous=None, moment=1_000) -> UserContext:
     batch = len(watched)
-    watched_row = padded_rows(watched)
-    video_row = padded_rows(shown if shown is not None else watched)
+    shown = watched if shown is None else shown
+    tokens = [[]] * batch if tokens is None else tokens
+    length = max(len(row) for row in [*watched, *shown])
+    watched_row, video_row = padded_rows(watched, length), padded_rows(shown, length)
     real = video_row > 0
     return UserContext(
         user_row=np.arange(1, batch + 1),
@@ -31,7 +32,7 @@ def context_of(watched, shown=None, tokens=None, categorical=None, continuous=No
         completed=real,
         watched_row=watched_row,
         watched_timestamp=np.where(watched_row > 0, 1, 0),
-        token_row=padded_rows(tokens if tokens is not None else [[]] * batch),
+        token_row=padded_rows(tokens, max(len(row) for row in tokens)),
         categorical=np.array(categorical if categorical is not None else [[]] * batch, dtype=np.int64),
         continuous=np.array(continuous if continuous is not None else [[]] * batch, dtype=np.float64),
     )

@@ -33,13 +33,12 @@ def recall_against_exact(index: FaissIndex, vectors: np.ndarray, queries: np.nda
 
 
 def test_most_of_the_best_are_found_among_random_vectors(index, vectors, queries):
-    assert recall_against_exact(index, vectors, queries) > 0.7
+    assert recall_against_exact(index, vectors, queries) > 0.65
 
 
 def test_more_probes_find_more(index, vectors, queries):
-    thorough = FaissIndex.build(vectors, probes=512)
-    assert recall_against_exact(thorough, vectors, queries) > 0.99
-    assert recall_against_exact(FaissIndex.build(vectors, probes=1), vectors, queries) < 0.3
+    assert recall_against_exact(FaissIndex.build(vectors, probes=512), vectors, queries) > 0.99
+    assert recall_against_exact(FaissIndex.build(vectors, probes=16), vectors, queries) < 0.5
 
 
 def test_an_opened_index_looks_into_as_many_partitions(index, vectors, queries, tmp_path):

@@ -101,14 +101,14 @@ def full_gradient() -> torch.Tensor:
 
 
 def test_expected_gradient_is_that_of_the_full_softmax():
-    # The estimate of the normaliser has a bias of the order of 1/samples; 10 % of the gradient's length covers it.
+    # The estimate of the normaliser has a bias of the order of 1/samples; 5 % of the gradient's length covers it.
     full = full_gradient()
-    assert (mean_sampled_gradient(corrected=True) - full).norm() < 0.1 * full.norm()
+    assert (mean_sampled_gradient(corrected=True) - full).norm() < 0.05 * full.norm()
 
 
 def test_without_the_correction_the_gradient_is_clearly_off():
     full = full_gradient()
-    assert (mean_sampled_gradient(corrected=False, draws=100) - full).norm() > 0.3 * full.norm()
+    assert (mean_sampled_gradient(corrected=False, draws=100) - full).norm() > 0.5 * full.norm()
 
 
 def test_extreme_logits_stay_finite():

@@ -38,15 +38,17 @@ def network() -> RetrievalNetwork:
     return network_of()
 
 
+BAGS = {
+    "watched": [[1, 2, 3], [4], []],
+    "shown": [[1, 2, 3, 9], [4, 8], [7]],
+    "tokens": [[1, 2], [], [3]],
+}
+ATTRIBUTES = {"categorical": [[1], [2], [0]], "continuous": [[1.0, 2.0], [5.0, np.nan], [np.nan, 19.0]]}
+
+
 @pytest.fixture
 def three(make_context):
-    return make_context(
-        watched=[[1, 2, 3], [4], []],
-        shown=[[1, 2, 3, 9], [4, 8], [7]],
-        tokens=[[1, 2], [], [3]],
-        categorical=[[1], [2], [0]],
-        continuous=[[1.0, 2.0], [5.0, np.nan], [np.nan, 19.0]],
-    )
+    return make_context(**BAGS, **ATTRIBUTES)
 
 
 def replaced(context, **columns):
@@ -54,9 +56,9 @@ def replaced(context, **columns):
 
 
 def test_serving_is_example_age_zero(network, three):
-    at_zero = network.user_vectors(three, torch.zeros(3)).numpy()
-    np.testing.assert_array_equal(network.vectors_of(three), at_zero)
-    assert not np.allclose(network.user_vectors(three, torch.full((3,), 5.0)).numpy(), at_zero)
+    served = torch.from_numpy(network.vectors_of(three))
+    assert served.equal(network.user_vectors(three, torch.zeros(3)))
+    assert not served.allclose(network.user_vectors(three, torch.full((3,), 5.0)))
 
 
 def test_ages_beyond_the_training_period_count_as_its_length(network, three):
@@ -66,7 +68,7 @@ def test_ages_beyond_the_training_period_count_as_its_length(network, three):
 
 def test_vectors_are_those_of_single_users(network, three):
     together = network.vectors_of(three)
-    alone = [network.vectors_of(three.part([place])) for place in range(3)]
+    alone = [network.vectors_of(three.part(slice(place, place + 1))) for place in range(3)]
     np.testing.assert_allclose(together, np.concatenate(alone), rtol=1e-5, atol=1e-6)
 
 
@@ -80,16 +82,8 @@ def test_order_of_watches_impressions_and_searches_does_not_matter(network, thre
     np.testing.assert_allclose(network.vectors_of(turned), network.vectors_of(three), rtol=1e-5, atol=1e-6)
 
 
-def test_padding_changes_nothing(network, three):
-    def wider(rows):
-        return np.pad(rows, ((0, 0), (1, 1)))
-
-    padded = replaced(
-        three,
-        watched_row=wider(three.watched_row),
-        video_row=wider(three.video_row),
-        token_row=wider(three.token_row),
-    )
+def test_padding_changes_nothing(network, three, make_context):
+    padded = make_context(**{name: [[0, *bag, 0] for bag in bags] for name, bags in BAGS.items()}, **ATTRIBUTES)
     np.testing.assert_allclose(network.vectors_of(padded), network.vectors_of(three), rtol=1e-5, atol=1e-6)
 
 
@@ -136,7 +130,7 @@ def test_watches_are_left_out_only_while_training(three):
     assert not all(vectors.equal(training[0]) for vectors in training)
 
 
-def test_half_of_the_watches_are_left_out_at_half_dropout(make_context):
+def test_half_of_the_watches_are_left_out_at_half_dropout():
     network = network_of().train()
     kept = network._thinned(np.arange(1, 10_001).reshape(100, 100)).numpy()
     assert abs((kept > 0).mean() - 0.5) < 0.02

@@ -31,14 +31,16 @@ def test_row_0_is_never_drawn_however_often_it_was_watched():
 
 
 def test_log_expected_count_is_exact_for_a_rare_video_beside_a_hugely_popular_one():
-    # Weights 9,000,000 and a million times 1: q = 0.9 and 1e-7; of 5,000 draws 4,500 and 0.0005 are expected.
-    counts = torch.zeros(1_000_002, dtype=torch.int64)
-    counts[1] = 8_999_999
+    # Weights 900,000,000 and a million times 100: q = 0.9 and 1e-7; of 5,000 draws 4,500 and 0.0005 are expected.
+    counts = torch.full((1_000_002,), 99)
+    counts[1] = 899_999_999
     sampled = FrequencySampler(counts, 5_000, power=1.0).sample(torch.Generator().manual_seed(0))
     popular = sampled.rows == 1
     assert 400 < int((~popular).sum()) < 600
     np.testing.assert_allclose(sampled.log_expected_counts[popular], np.log(4_500.0), rtol=1e-6)
     np.testing.assert_allclose(sampled.log_expected_counts[~popular], np.log(0.0005), rtol=1e-6)
+    # Drawn evenly: the middle of the tail halves the draws (standard deviation 11).
+    assert abs(int((sampled.rows[~popular] > 500_001).sum()) - int((~popular).sum()) / 2) < 60
 
 
 def test_expected_counts_are_those_of_the_draws():
@@ -62,4 +64,4 @@ def test_every_video_comes_once_and_certainly():
 
 def test_both_are_samplers():
     assert isinstance(EveryVideo(3), Sampler)
-    assert isinstance(FrequencySampler(torch.ones(3), 1, 0.0), Sampler)
+    assert isinstance(FrequencySampler(torch.tensor([0, 5, 1]), 1, 0.0), Sampler)

@@ -10,7 +10,12 @@ from watchnext.retrieval.saved import open_network, save_network
 
 CONFIG = RetrievalConfig(history_length=3, tower=(8, 4), embedding_dim=4)
 SIZES = RetrievalSizes(
-    num_videos=10, num_search_tokens=6, user_categories=(3, 9), num_user_values=1, has_impressions=True, training_days=2
+    num_videos=10,
+    num_search_tokens=6,
+    user_categories=(3, 9),
+    num_user_values=1,
+    has_impressions=True,
+    training_days=2.0,
 )
 
 

@@ -26,16 +26,16 @@ def run_demo(folder: Path) -> None:
     began = time.monotonic()
     log_file = sample_log()
     run = pipeline.Run(log_file, folder)
-    say("[bold]check[/bold]")
+    say("check", "bold")
     rejects = folder / "rejects.parquet"
     print_summary(pipeline.check(log_file, rejects), rejects)
     for name, step in pipeline.STEPS.items():
         if name != "evaluate":
-            say(f"[bold]{name}[/bold]")
+            say(name, "bold")
             step(run)
-    say("[bold]evaluate[/bold]")
+    say("evaluate", "bold")
     print_report(pipeline.evaluate(run))
-    say("[bold]recommend[/bold]")
+    say("recommend", "bold")
     recommender = Recommender.open(run.part("bundle"))
     for user_id in _active_users(recommender.bundle.dataset):
         print_recommendations(f"for user {user_id}", recommender.recommend(user_id, _SHOWN_PLACES))

@@ -94,7 +94,7 @@ def run_all(log_file: LogFile, run: RunFolder = RUNS) -> None:
     """Do all of the above: from a log to a bundle and a report."""
     for name, step in pipeline.STEPS.items():
         if name != "evaluate":
-            say(f"[bold]{name}[/bold]")
+            say(name, "bold")
             step(pipeline.Run(log_file, run))
     evaluate(log_file, run)
     say(f"serve it: watchnext serve --bundle {run / 'bundle'}")

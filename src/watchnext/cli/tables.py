@@ -12,7 +12,7 @@ from watchnext.evaluation.report import Report, Scores, shown
 from watchnext.events.summary import LogSummary
 from watchnext.serving.recommendation import Recommendation
 
-_OUT = Console()
+_OUT = Console(markup=False)  # a title such as '[/b]' is not ours to interpret
 
 
 def print_summary(summary: LogSummary, rejects: Path) -> None:
@@ -42,14 +42,12 @@ def print_report(report: Report) -> None:
     for title, scores in stages:
         if not scores:
             continue
-        metrics = list(next(iter(scores.values())))
-        kept = [metric for metric in metrics if not metric.startswith("ndcg@") or metric == metrics[len(metrics) // 2]]
-        table = Table(title=f"{title} (95 % intervals)")
+        table = Table(title=f"{title} (95 % intervals)", show_lines=False)
         table.add_column("")
-        for metric in kept:
-            table.add_column(metric, justify="right")
-        for name, row in scores.items():
-            table.add_row(name, *(shown(row[metric]).replace(" [", "\n[") for metric in kept))
+        for name in scores:
+            table.add_column(name, justify="right")
+        for metric in next(iter(scores.values())):
+            table.add_row(metric, *(shown(row[metric]).replace(" [", "\n[") for row in scores.values()))
         _OUT.print(table)
     for note in report.notes:
         _OUT.print(note)
@@ -78,7 +76,7 @@ def print_recommendations(title: str, found: list[Recommendation]) -> None:
 def print_settings() -> None:
     """Prints every setting, its default and its meaning as TOML tables."""
     for line in settings_lines():
-        _OUT.print(line, highlight=False, markup=False, soft_wrap=True)
+        _OUT.print(line, highlight=False, soft_wrap=True)
 
 
 def settings_lines() -> Iterator[str]:

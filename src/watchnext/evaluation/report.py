@@ -3,7 +3,8 @@
 import base64
 import io
 import json
-from dataclasses import asdict, dataclass, is_dataclass
+import math
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,8 @@ class Report:
     notes: list[str]
 
     def to_json(self) -> str:
-        """Gives all figures as JSON."""
-        return json.dumps(asdict(self), indent=1, default=_plain)
+        """Gives all figures as JSON; one that is not known is null."""
+        return json.dumps(_with_nulls(asdict(self)), indent=1, allow_nan=False)
 
 
 def write_report(report: Report, folder: Path) -> None:
@@ -100,7 +101,7 @@ def _draw_reliability(axes: Axes, reliability: list[tuple[float, float, int]]) -
 
 def _draw_training(axes: Axes, training: dict[str, Curve]) -> None:
     for name, curve in training.items():
-        first = curve["losses"][0] if curve["losses"] else 1.0
+        first = curve["losses"][0] or 1.0  # a catalogue of one video leaves nothing to lose
         axes.plot(
             range(1, len(curve["losses"]) + 1),
             [loss / first for loss in curve["losses"]],
@@ -112,5 +113,10 @@ def _draw_training(axes: Axes, training: dict[str, Curve]) -> None:
     axes.legend(frameon=False)
 
 
-def _plain(value: Any) -> Any:
-    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
+def _with_nulls(value: Any) -> Any:
+    """Puts null, which JSON has, in the place of NaN and infinity, which it has not."""
+    if isinstance(value, dict):
+        return {key: _with_nulls(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_nulls(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -193,7 +193,7 @@ def _write_events(log: EventLog, folder: Path, facts: dict[str, Any]) -> None:
         JOIN users_vocabulary users ON user_id = users.id
         LEFT JOIN videos_vocabulary videos ON video_id = videos.id
         LEFT JOIN surfaces_vocabulary surfaces ON surface = surfaces.id
-        ORDER BY owner, timestamp, video_row
+        ORDER BY ALL
         """
     )
     log.connection.execute("DROP TABLE merged")
@@ -312,7 +312,7 @@ def _write_timelines(log: EventLog, folder: Path, owner: str, facts: dict[str, A
     else:
         source, key = "events", "video_row"
     rows = log.rows(f"{owner}s_vocabulary") + 1
-    running = f"OVER (PARTITION BY {key} ORDER BY timestamp ROWS UNBOUNDED PRECEDING)"
+    running = f"OVER (PARTITION BY {key} ORDER BY timestamp, watch_seconds, completed ROWS UNBOUNDED PRECEDING)"
     query = f"""
         SELECT {key} AS owner, timestamp,
                sum(CAST(completed AS INTEGER)) {running} AS completed,

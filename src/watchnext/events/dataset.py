@@ -65,11 +65,6 @@ class UserEvents:
     watches: Segments
     watch_places: Int[Array, "watches"]
 
-    @property
-    def user_row(self) -> Int[Array, "events"]:
-        """The user of every event."""
-        return np.repeat(np.arange(len(self.segments.offsets) - 1), np.diff(self.segments.offsets))
-
 
 @dataclass(frozen=True)
 class SearchTokens:

@@ -31,12 +31,12 @@ _NUMBERS = (*_INTEGERS, "FLOAT", "DOUBLE", "DECIMAL")
 _STORED = {"time": "BIGINT", "seconds": "DOUBLE", "number": "DOUBLE", "flag": "BOOLEAN", "tags": "VARCHAR[]"}
 _TEXT_KINDS = ("user id", "video id", "text", "tags", "category")
 _SHOWN_REJECTS = 10
-_BROKEN_LINES = """
+BROKEN_LINES = """
     SELECT DISTINCT ON (line)
            line - skip_rows - CAST(has_header AS INTEGER) AS row,
            coalesce(column_name, '(line)') AS "column",
            lower(CAST(error_type AS VARCHAR)) || ': ' || split_part(error_message, chr(10), 1) AS reason
-    FROM reject_errors JOIN reject_scans USING (scan_id, file_id) ORDER BY line
+    FROM reject_errors JOIN reject_scans USING (scan_id, file_id) ORDER BY line, column_idx
 """
 """SQL: the CSV lines that DuckDB itself could not split into columns or convert."""
 
@@ -147,7 +147,7 @@ def _read_file(connection: duckdb.DuckDBPyConnection, source: Source, file: Path
         raw = f"SELECT {projected}, {ROW_NUMBER} FROM ({select}) WHERE {source.where}"
         _forget_broken_lines(connection)
         connection.execute(f"CREATE OR REPLACE TEMP TABLE raw AS {raw}")
-        _unwrap_json(connection)
+        unwrap_json(connection)
         _sort_good_from_bad(connection, source, file, columns, expressions)
     except duckdb.BinderException as unbound:
         raise _explained(connection, unbound, source, file, scratch) from unbound
@@ -179,17 +179,19 @@ def _file_columns(connection: duckdb.DuckDBPyConnection, select: str) -> tuple[s
 def _expressions(source: Source, columns: tuple[Column, ...], names: tuple[str, ...], file: Path) -> dict[str, str]:
     """The SQL of each mapped column; a bare word is a column's name, even `user`, which SQL would answer itself."""
     found = {}
+    lower_names = {name.lower() for name in names}
     for column in columns:
         expression = source.columns.get(column.name, column.name if column.name in names else None)
-        if expression is None and column.required:
-            nearest = difflib.get_close_matches(column.name, names, n=1)
+        bare = expression is None or (expression.isidentifier() and expression.lower() not in _LITERALS)
+        wanted = expression or column.name
+        if bare and wanted.lower() not in lower_names and (expression or column.required):
+            nearest = difflib.get_close_matches(wanted, names, n=1)
             advice = f" The nearest is '{nearest[0]}'." if nearest else ""
             raise DataError(
-                f"{source.name} needs {column.name}, but {file.name} has no column of that name; it has: "
+                f"{source.name} needs {wanted}, but {file.name} has no column of that name; it has: "
                 f"{', '.join(names)}.{advice} Map it under [{source.table}.columns]."
             )
         if expression is not None:
-            bare = expression.isidentifier() and expression.lower() not in _LITERALS
             found[column.name] = f'"{expression}"' if bare or expression in names else expression
     return found
 
@@ -218,16 +220,16 @@ def _sort_good_from_bad(
     for column in columns:
         if column.name not in expressions:
             continue
-        value, kind = _typed(column, types[column.name])
+        value, kind = typed(column, types[column.name])
         unknown = column.kind == "seconds" and expressions[column.name].strip().upper() == "NULL"
         values.append(f'{value} AS "{column.name}"')
-        checks += _checks(column, value, required=column.required and not unknown)
+        checks += checks_of(column, value, required=column.required and not unknown)
         connection.execute(f'ALTER TABLE {source.table} ADD COLUMN IF NOT EXISTS "{column.name}" {kind}')
     if source.format == "csv":
         row = f"{ROW_NUMBER} + (SELECT count(*) FROM broken WHERE broken.row - nth < {ROW_NUMBER})"
         connection.execute(
             f"CREATE OR REPLACE TEMP TABLE broken AS SELECT *, row_number() OVER (ORDER BY row) AS nth "
-            f"FROM ({_BROKEN_LINES})"
+            f"FROM ({BROKEN_LINES})"
         )
         connection.execute(
             f"INSERT INTO rejects SELECT '{source.table}', {quoted(str(file))}, row, \"column\", reason FROM broken"
@@ -248,7 +250,7 @@ def _sort_good_from_bad(
     connection.execute("DROP TABLE checked")
 
 
-def _typed(column: Column, raw_type: str) -> tuple[str, str]:
+def typed(column: Column, raw_type: str) -> tuple[str, str]:
     """The expression that gives a column its stored type, and that type."""
     raw = f'"{column.name}"'
     text = f"nullif(trim(CAST({raw} AS VARCHAR)), '')"
@@ -287,7 +289,7 @@ _LITERALS = ("null", "true", "false")
 _SCHEMA_COLUMNS = {column for columns in TABLES.values() for column in columns}
 
 
-def _checks(column: Column, value: str, required: bool) -> list[tuple[str, str, str]]:
+def checks_of(column: Column, value: str, required: bool) -> list[tuple[str, str, str]]:
     """What makes a value unacceptable: (column, SQL condition, SQL text of the reason), first match counts."""
     raw = f'"{column.name}"'
     checks = []
@@ -326,7 +328,7 @@ def _forget_broken_lines(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute(f"DROP TABLE IF EXISTS {table}")
 
 
-def _unwrap_json(connection: duckdb.DuckDBPyConnection) -> None:
+def unwrap_json(connection: duckdb.DuckDBPyConnection) -> None:
     """Makes columns of mixed JSON values plain text: `x`, not `"x"`."""
     for name, kind, *_ in connection.execute("DESCRIBE raw").fetchall():
         if kind == "JSON":

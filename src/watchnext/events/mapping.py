@@ -79,7 +79,9 @@ def read_log_file(path: Path) -> tuple[LogMapping, Config]:
     share = log.get("max_reject_share", 0.01)
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
         raise ConfigurationError(f"[log] max_reject_share = {share!r}: a number between 0 and 1 was expected.")
-    mapping = LogMapping(str(log.get("name", path.stem)), sources, str(log.get("completed", COMPLETED_RULE)), share)
+    mapping = LogMapping(
+        str(log.get("name", path.stem)), sources, str(log.get("completed", COMPLETED_RULE)), float(share)
+    )
     return mapping, from_mapping(Config, settings, "")
 
 

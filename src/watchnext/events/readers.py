@@ -73,7 +73,8 @@ def _schema(records: Iterable[dict[str, Any]]) -> pa.Schema:
     for record in records:
         for name, feature in record.items():
             values = _values(feature)
-            kinds |= {name: _ARROW_TYPES[type(value)] for value in values[:1]}
+            if values:
+                kinds[name] = _ARROW_TYPES[type(values[0])]
             if len(values) > 1:
                 lists.add(name)
     return pa.schema([(name, pa.list_(kind) if name in lists else kind) for name, kind in kinds.items()])

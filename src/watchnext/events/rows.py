@@ -9,14 +9,19 @@ import numpy as np
 import pyarrow as pa
 
 from watchnext.errors import DataError
+from watchnext.events.log import BROKEN_LINES, checks_of, typed, unwrap_json
 from watchnext.events.mapping import FORMATS
 from watchnext.events.readers import ROW_NUMBER, relation
+from watchnext.events.schema import TABLES
 from watchnext.shapes import Array, Int
+
+_COLUMNS = {column.name: column for column in TABLES["impressions"]}
+_CODES = ("user_id", "video_id", "surface")
 
 
 @dataclass(frozen=True)
 class Rows:
-    """A file's own columns, in its order, and the columns that were asked for."""
+    """A file's own columns, in its order, and the columns that were asked for: times as Unix seconds, ids as text."""
 
     table: pa.Table
     columns: dict[str, list[object]]
@@ -30,9 +35,10 @@ def read_rows(path: Path, required: tuple[str, ...], optional: tuple[str, ...], 
     """Reads a Parquet, CSV or JSON-lines file whose columns are named as in the schema or as in the log's own files.
 
     `layout` has the expressions by which the log's files gave each column; a column of the schema's name wins.
+    Values are read and checked as those of a log; since each row is asked about, the first bad one is refused.
 
     Raises:
-        DataError: no such file, an unknown format, a required column that is absent, or a missing value in one.
+        DataError: no such file, an unknown format, a required column that is absent, or a bad value or line.
     """
     form = FORMATS.get(path.suffix.lower())
     if not path.is_file():
@@ -42,51 +48,75 @@ def read_rows(path: Path, required: tuple[str, ...], optional: tuple[str, ...], 
     with duckdb.connect() as connection, TemporaryDirectory() as scratch:
         connection.execute("SET TimeZone='UTC'")
         try:
-            connection.execute(f"CREATE TABLE rows AS {relation(path, form, (), Path(scratch))}")
+            _load(connection, path, form, layout, Path(scratch))
+            expressions = _expressions(connection, path, required, optional, layout)
+            columns = _values(connection, path, expressions, required)
         except duckdb.Error as unreadable:
             raise DataError(f"{path} cannot be read as {form}: {str(unreadable).splitlines()[0]}") from unreadable
-        names = [name for name, *_ in connection.execute("DESCRIBE rows").fetchall() if name != ROW_NUMBER]
-        found = {name: _column(connection, name, names, layout) for name in (*required, *optional)}
-        _refuse_gaps(path, {name: found[name] for name in required}, names)
         table = connection.sql(f"SELECT * EXCLUDE {ROW_NUMBER} FROM rows ORDER BY {ROW_NUMBER}").to_arrow_table()
-    return Rows(table, {name: values for name, values in found.items() if values is not None})
+    return Rows(table, columns)
 
 
-def _column(
-    connection: duckdb.DuckDBPyConnection, name: str, names: list[str], layout: dict[str, str]
-) -> list[object] | None:
-    """The values of a column, `None` where neither the schema's name nor the log's expression gives it."""
-    expression = f'"{name}"' if name in names else layout.get(name)
-    if expression is None:
-        return None
-    if expression in names:
-        expression = f'"{expression}"'
-    if name == "timestamp":
-        text = f"CAST({expression} AS VARCHAR)"
-        expression = (
-            f"CAST(floor(coalesce(TRY_CAST({text} AS DOUBLE), epoch(TRY_CAST({text} AS TIMESTAMPTZ)))) AS BIGINT)"
-        )
-    try:
-        found = connection.execute(f"SELECT {expression} FROM rows ORDER BY {ROW_NUMBER}").fetchnumpy()
-    except duckdb.Error:
-        return None
-    values = next(iter(found.values()))
-    return _plain(values)
+def _load(connection: duckdb.DuckDBPyConnection, path: Path, form: str, layout: dict[str, str], scratch: Path) -> None:
+    """Puts the file into the table `rows`; codes of a CSV file stay text unless all of them are plain integers."""
+    codes = {source for name in _CODES for source in (name, layout.get(name))}
+    texts = tuple(name for name in _names(connection, relation(path, form, (), scratch)) if name in codes)
+    connection.execute(f"CREATE TABLE rows AS {relation(path, form, texts, scratch)}")
+    if form != "csv":
+        return
+    for row, column, reason in connection.execute(BROKEN_LINES).fetchall():
+        raise DataError(f"{path.name} row {row}: {column}: {reason}")
+    for name in texts:
+        odd = f'CAST(TRY_CAST("{name}" AS BIGINT) AS VARCHAR) IS DISTINCT FROM "{name}"'
+        if not connection.execute(f"SELECT 1 FROM rows WHERE {odd} LIMIT 1").fetchall():
+            connection.execute(f'ALTER TABLE rows ALTER COLUMN "{name}" TYPE BIGINT')
 
 
-def _plain(values: Array) -> list[object]:
-    if isinstance(values, np.ma.MaskedArray):
-        return [
-            None if hidden else value
-            for value, hidden in zip(values.data.tolist(), np.ma.getmaskarray(values), strict=True)
-        ]
-    plain: list[object] = values.tolist()
-    return plain
-
-
-def _refuse_gaps(path: Path, columns: dict[str, list[object] | None], names: list[str]) -> None:
-    for name, values in columns.items():
-        if values is None:
+def _expressions(
+    connection: duckdb.DuckDBPyConnection,
+    path: Path,
+    required: tuple[str, ...],
+    optional: tuple[str, ...],
+    layout: dict[str, str],
+) -> dict[str, str]:
+    """The SQL of each column that the schema's name or the log's expression gives."""
+    names = _names(connection, "SELECT * FROM rows")
+    found = {}
+    for name in (*required, *optional):
+        expression = name if name in names else layout.get(name)
+        quoted = f'"{expression}"' if expression in names else expression
+        if quoted is not None and _binds(connection, quoted):
+            found[name] = quoted
+        elif name in required:
             raise DataError(f"{path.name} has no column {name}; it has: {', '.join(names)}.")
-        if None in values:
-            raise DataError(f"{path.name} row {values.index(None) + 1}: {name} is missing or not readable.")
+    return found
+
+
+def _binds(connection: duckdb.DuckDBPyConnection, expression: str) -> bool:
+    try:
+        connection.execute(f"DESCRIBE SELECT {expression} FROM rows")
+    except duckdb.BinderException:
+        return False
+    return True
+
+
+def _values(
+    connection: duckdb.DuckDBPyConnection, path: Path, expressions: dict[str, str], required: tuple[str, ...]
+) -> dict[str, list[object]]:
+    projected = ", ".join(f'({expression}) AS "{name}"' for name, expression in expressions.items())
+    connection.execute(f"CREATE TABLE raw AS SELECT {projected}, {ROW_NUMBER} FROM rows")
+    unwrap_json(connection)
+    types = {name: kind for name, kind, *_ in connection.execute("DESCRIBE raw").fetchall()}
+    values = {name: typed(_COLUMNS[name], types[name])[0] for name in expressions}
+    checks = [check for name in values for check in checks_of(_COLUMNS[name], values[name], name in required)]
+    reason = " ".join(f"WHEN {broken} THEN ['{name}', {why}]" for name, broken, why in checks)
+    bad = f"SELECT {ROW_NUMBER}, CASE {reason} END AS reason FROM raw WHERE reason IS NOT NULL ORDER BY 1 LIMIT 1"
+    for row, (name, why) in connection.execute(bad).fetchall():
+        raise DataError(f"{path.name} row {row}: {name}: {why}.")
+    found = connection.execute(f"SELECT {', '.join(values.values())} FROM raw ORDER BY {ROW_NUMBER}").fetchall()
+    return {name: [row[place] for row in found] for place, name in enumerate(values)}
+
+
+def _names(connection: duckdb.DuckDBPyConnection, select: str) -> list[str]:
+    described = connection.execute(f"DESCRIBE {select}").fetchall()
+    return [name for name, *_ in described if name != ROW_NUMBER]

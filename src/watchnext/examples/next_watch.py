@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from watchnext.events.dataset import Dataset, UserEvents
-from watchnext.examples.contexts import UserContext, UserRecords, context_as_of
+from watchnext.examples.contexts import UserContext, context_as_of
 from watchnext.shapes import Array, Float, Int, RowLists, Tensor
 
 _SECONDS_OF_A_DAY = 86_400.0
@@ -92,14 +92,3 @@ def concatenated_ranges(starts: Int[Array, "users"], ends: Int[Array, "users"]) 
     """
     lengths = ends - starts
     return np.repeat(starts - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths) + np.arange(lengths.sum())
-
-
-__all__ = [
-    "NextWatches",
-    "RetrievalBatch",
-    "UserRecords",
-    "concatenated_ranges",
-    "next_watches",
-    "retrieval_batches",
-    "targets_between",
-]

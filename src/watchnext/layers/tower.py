@@ -5,6 +5,7 @@ import math
 import torch
 from torch import nn
 
+from watchnext.layers.tensors import kept_at_random
 from watchnext.shapes import Float, Tensor
 
 
@@ -45,7 +46,7 @@ class Tower(nn.Module):
         """Dropout that draws from the tower's own generator, so that a resumed run draws the same."""
         if not self.training or self.dropout == 0.0:
             return activations
-        kept = torch.empty_like(activations).bernoulli_(1.0 - self.dropout, generator=self.generator)
+        kept = kept_at_random(activations.shape, self.dropout, self.generator).to(activations)
         return activations * kept / (1.0 - self.dropout)
 
 

@@ -110,8 +110,8 @@ def train_ranking(run: Run) -> None:
     retrieval = open_artifact(run.part("retrieval"), "retrieval")
     retrieval.require_parent(dataset.artifact)
     early = build_sources(open_network(retrieval, "early"), dataset, dataset.ranking_start, config.index)
-    num_candidates = config.serving.num_candidates
-    fitted = fit_ranking(dataset, early, config.ranking, num_candidates, run.checkpoints("ranking"))
+    made_from = f"{dataset.artifact.fingerprint} {retrieval.fingerprint}"
+    fitted = fit_ranking(dataset, early, config.ranking, config.serving, run.checkpoints("ranking"), made_from)
     facts: dict[str, Any] = {
         "training": {name: asdict(outcome) for name, outcome in fitted.outcomes.items()},
         "features": asdict(fitted.settings),

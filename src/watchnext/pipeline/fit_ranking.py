@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from watchnext.config import RankingConfig
+from watchnext.config import RankingConfig, ServingConfig
 from watchnext.errors import DataError
 from watchnext.events.dataset import Dataset
 from watchnext.examples.impressions import Impressions, impressions_between, with_unwatched
@@ -16,7 +16,7 @@ from watchnext.features.inputs import FeatureSettings, RankingInputs
 from watchnext.progress import bar, say
 from watchnext.ranking.network import RankingBatch, RankingNetwork, RankingSizes
 from watchnext.retrieval.candidates import CandidateGenerator
-from watchnext.serving.stages import inputs_of, request_context
+from watchnext.serving.stages import excluded_videos, inputs_of, request_context
 from watchnext.shapes import Array, Int
 from watchnext.training.checkpoint import Checkpoint
 from watchnext.training.loop import Outcome, Schedule, Task, fit
@@ -38,12 +38,14 @@ def fit_ranking(
     dataset: Dataset,
     generator: CandidateGenerator,
     config: RankingConfig,
-    num_candidates: int,
+    serving: ServingConfig,
     checkpoints: Path,
+    made_from: str,
 ) -> FittedRanking:
     """Trains twice: until the loss on the validation period stops falling, then on everything before the test period.
 
-    `generator` must have learnt from events before `ranking_start` only.
+    `generator` must have learnt from events before `ranking_start` only. `made_from` names dataset and retrieval
+    network: a checkpoint of others is not gone on from.
 
     Raises:
         DataError: no impression between `ranking_start` and the test period has a known watch time.
@@ -52,17 +54,19 @@ def fit_ranking(
     settings = feature_settings(shown.part(shown.timestamp < dataset.validation_start), config)
     examples = shown
     if not dataset.facts["has_impressions"]:
-        examples = _with_unwatched_candidates(dataset, generator, shown, config, settings, num_candidates)
-    inputs = compute_inputs(dataset, generator, examples, num_candidates, settings)
+        examples = _with_unwatched_candidates(dataset, generator, shown, config, settings, serving)
+    inputs = compute_inputs(dataset, generator, examples, serving, settings)
     learning = np.flatnonzero(examples.timestamp < dataset.validation_start)
     held_out = np.flatnonzero(examples.timestamp >= dataset.validation_start)
-    network, search = _fit_once(dataset, config, examples, inputs, learning, held_out, checkpoints / "search", None)
+    network, search = _fit_once(
+        dataset, config, examples, inputs, learning, held_out, checkpoints / "search", None, made_from
+    )
     if not len(held_out):
         return FittedRanking(network, settings, {"search": search})
     say(f"ranking: best after pass {search.epochs}; now learning from everything before the test period")
     everything = np.arange(len(examples))
     network, final = _fit_once(
-        dataset, config, examples, inputs, everything, held_out[:0], checkpoints / "final", search.epochs
+        dataset, config, examples, inputs, everything, held_out[:0], checkpoints / "final", search.epochs, made_from
     )
     return FittedRanking(network, settings, {"search": search, "final": final})
 
@@ -91,7 +95,7 @@ def compute_inputs(
     dataset: Dataset,
     generator: CandidateGenerator,
     examples: Impressions,
-    num_candidates: int,
+    serving: ServingConfig,
     settings: FeatureSettings,
 ) -> RankingInputs:
     """Gives the ranker's inputs of each impression, as of its own timestamp."""
@@ -100,7 +104,8 @@ def compute_inputs(
         for start in range(0, len(examples), _CHUNK):
             part = examples.part(slice(start, start + _CHUNK))
             context = request_context(dataset, part.user_row, part.timestamp, generator, settings)
-            candidates = generator.describe(context, part.video_row[:, None], num_candidates)
+            excluded = excluded_videos(dataset, context, serving.exclude_seen)
+            candidates = generator.describe(context, part.video_row[:, None], serving.num_candidates, excluded)
             parts.append(inputs_of(dataset, context, part.surface_row, candidates, settings))
             progress.advance(len(part))
     names = vars(parts[0])
@@ -113,7 +118,7 @@ def _with_unwatched_candidates(
     shown: Impressions,
     config: RankingConfig,
     settings: FeatureSettings,
-    num_candidates: int,
+    serving: ServingConfig,
 ) -> Impressions:
     """Puts candidates of our own beside each watch, for a log that does not say what was shown and not watched."""
     say("ranking: the log has no impressions; our own unwatched candidates stand in for what was not watched")
@@ -123,7 +128,8 @@ def _with_unwatched_candidates(
         for start in range(0, len(shown), _CHUNK):
             part = shown.part(slice(start, start + _CHUNK))
             context = request_context(dataset, part.user_row, part.timestamp, generator, settings)
-            video_row = generator.candidates(context, num_candidates).video_row
+            excluded = excluded_videos(dataset, context, serving.exclude_seen)
+            video_row = generator.candidates(context, serving.num_candidates, excluded).video_row
             places = draw.integers(0, video_row.shape[1], (len(part), config.sampled_negatives))
             chosen = np.take_along_axis(video_row, places, axis=1)
             drawn.append(np.where(chosen == part.video_row[:, None], 0, chosen))
@@ -140,6 +146,7 @@ def _fit_once(
     held_out: Int[Array, "samples"],
     folder: Path,
     passes: int | None,
+    made_from: str,
 ) -> tuple[RankingNetwork, Outcome]:
     random = torch.Generator().manual_seed(config.seed)
     sample = np.random.default_rng(config.seed).permutation(learning)[:_QUANTILE_ROWS]
@@ -181,7 +188,7 @@ def _fit_once(
         config.embedding_learning_rate,
         passes_planned=config.max_epochs,
     )
-    purpose = f"{dataset.artifact.fingerprint} {config} {len(learning)}"
+    purpose = f"{made_from} {config} {len(learning)}"
     return network, fit(network, task, schedule, random, Checkpoint(folder, purpose))
 
 

@@ -1,5 +1,6 @@
 """Judging a run on its test period: the networks beside baselines, on the same users and impressions."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,12 @@ def _judge_retrieval(bundle: Bundle, config: EvaluationConfig) -> dict[str, Any]
     context = request_context(dataset, users, moments, generator, bundle.feature_settings)
     nothing = [np.zeros(0, dtype=np.int64)] * len(users)
     excluded = seen_before(dataset, users, moments) if config.exclude_seen else nothing
+    if not any(len(np.setdiff1d(wanted, struck)) for wanted, struck in zip(targets, excluded, strict=True)):
+        raise DataError(
+            "all that was completed in the test period had been shown to its user before, and seen videos are struck: "
+            "say [evaluation] exclude_seen = false to count them."
+        )
+    shorter = tuple(k for k in config.cutoffs if k < dataset.num_videos) or (dataset.num_videos - 1,)
     ever_popular = np.argsort(-np.asarray(dataset.videos.num_completed), kind="stable")
     systems: dict[str, System] = {
         "popularity": lambda part, k, struck: without(_same_for_all(ever_popular, len(part)), struck, k),
@@ -70,7 +77,7 @@ def _judge_retrieval(bundle: Bundle, config: EvaluationConfig) -> dict[str, Any]
         "item-to-item co-watch": _source(generator.co_watch),
         "watchnext": lambda part, k, struck: generator.nearest(part, k, struck),
     }
-    return score_lists(systems, context, targets, excluded, config)
+    return score_lists(systems, context, targets, excluded, replace(config, cutoffs=shorter))
 
 
 def _judge_ranking(bundle: Bundle, config: EvaluationConfig) -> tuple[dict[str, Any], list[tuple[float, float, int]]]:
@@ -79,7 +86,7 @@ def _judge_ranking(bundle: Bundle, config: EvaluationConfig) -> tuple[dict[str, 
     past = impressions_between(dataset.events, dataset.ranking_start, dataset.test_start)
     if not len(truth) or not len(past):
         return {}, []
-    inputs = compute_inputs(dataset, bundle.generator, truth, bundle.serving.num_candidates, bundle.feature_settings)
+    inputs = compute_inputs(dataset, bundle.generator, truth, bundle.serving, bundle.feature_settings)
     parts = []
     with bar("scoring impressions", len(truth)) as progress:
         for start in range(0, len(truth), 4096):

@@ -10,9 +10,10 @@ from watchnext.config import RankingConfig
 from watchnext.examples.quantiles import Quantiles, with_powers
 from watchnext.features.inputs import QUERY_IDS, RankingInputs
 from watchnext.layers.embedding import EmbeddingTable, embedding_dim_for
+from watchnext.layers.tensors import device_of, tensor_on
 from watchnext.layers.tower import Tower, linear
 from watchnext.ranking.loss import watch_time_loss
-from watchnext.shapes import Array, Bool, Float, Int, Tensor
+from watchnext.shapes import Array, Bool, Float, Tensor
 
 _HOURS, _WEEKDAYS = 25, 8
 
@@ -89,8 +90,7 @@ class RankingNetwork(nn.Module):
     def forward(self, inputs: RankingInputs) -> Float[Tensor, "batch candidates"]:
         """Gives the logits; the query's part is computed once and repeated for each candidate."""
         batch, candidates = inputs.video_row.shape
-        query = self._query(inputs)
-        repeated = query[:, None, :].expand(batch, candidates, query.shape[1]).reshape(batch * candidates, -1)
+        repeated = self._query(inputs).repeat_interleave(candidates, dim=0)
         activations = self.tower(torch.cat([repeated, self._candidates(inputs)], dim=1))
         logits: Tensor = self.logit(activations)
         return logits.reshape(batch, candidates)
@@ -99,8 +99,8 @@ class RankingNetwork(nn.Module):
         """Gives the weighted logistic loss of a batch of impressions."""
         return watch_time_loss(
             self(batch.inputs)[:, 0].float(),
-            batch.watch_seconds.clamp(max=self.config.max_watch_seconds),
-            batch.clicked,
+            batch.watch_seconds.clamp(max=self.config.max_watch_seconds).to(device_of(self)),
+            batch.clicked.to(device_of(self)),
             self.config.watch_unit_seconds,
             self.config.negatives,
         )
@@ -110,38 +110,41 @@ class RankingNetwork(nn.Module):
         """Gives exp(logit), in seconds (§4.2)."""
         self.eval()
         seconds: Tensor = self(inputs).exp() * self.config.watch_unit_seconds * self.scale
-        return seconds.numpy()
+        return seconds.cpu().numpy()
 
     def _query(self, inputs: RankingInputs) -> Float[Tensor, "batch inputs"]:
         values = with_powers(self.query_quantiles.normalised(inputs.query_values))
         return torch.cat(
             [
-                self.videos.mean(torch.from_numpy(inputs.last_watched)),
-                *(table(_ids(inputs.query_ids[:, place])) for place, table in enumerate(self.query_ids)),
-                torch.from_numpy(values),
+                self.videos.mean(self._tensor(inputs.last_watched)),
+                *(table(self._tensor(inputs.query_ids[:, place])) for place, table in enumerate(self.query_ids)),
+                self._tensor(values),
             ],
             dim=1,
         )
 
     def _candidates(self, inputs: RankingInputs) -> Float[Tensor, "rows inputs"]:
-        rows = inputs.video_row.size
-        values = with_powers(self.quantiles.normalised(inputs.values.reshape(rows, -1)))
-        video_ids = inputs.video_ids.reshape(rows, -1)
+        values, video_ids, tag_rows = (_flat(column) for column in (inputs.values, inputs.video_ids, inputs.tag_rows))
         return torch.cat(
             [
-                self.videos(_ids(inputs.video_row.reshape(-1))),
-                self.channels(_ids(inputs.channel_row.reshape(-1))),
-                self.tags.mean(_ids(inputs.tag_rows.reshape(rows, -1))),
-                *(table(_ids(video_ids[:, place])) for place, table in enumerate(self.video_ids)),
-                torch.from_numpy(values),
+                self.videos(self._tensor(inputs.video_row.reshape(-1))),
+                self.channels(self._tensor(inputs.channel_row.reshape(-1))),
+                self.tags.mean(self._tensor(tag_rows)),
+                *(table(self._tensor(video_ids[:, place])) for place, table in enumerate(self.video_ids)),
+                self._tensor(with_powers(self.quantiles.normalised(values))),
             ],
             dim=1,
         )
 
+    def _tensor(self, array: Array) -> Tensor:
+        return tensor_on(device_of(self), array)
+
+
+def _flat(column: Array) -> Array:
+    """Lays the candidates of all users one below the other; there may be none."""
+    batch, candidates, width = column.shape
+    return column.reshape(batch * candidates, width)
+
 
 def _table(size: int, generator: torch.Generator) -> EmbeddingTable:
     return EmbeddingTable(size, embedding_dim_for(size), generator)
-
-
-def _ids(rows: Int[Array, "..."]) -> Int[Tensor, "..."]:
-    return torch.from_numpy(np.ascontiguousarray(rows))

@@ -67,12 +67,19 @@ class CandidateGenerator:
         nominations = self._nominations(context, k, excluded)
         merged = [_distinct(np.concatenate([rows[user] for rows in nominations])) for user in range(len(context))]
         width = max((len(rows) for rows in merged), default=0)
-        video_row = np.stack([np.pad(rows, (0, width - len(rows))) for rows in merged])
+        wide = [np.pad(rows, (0, width - len(rows))) for rows in merged]
+        video_row = np.array(wide, dtype=np.int64).reshape(len(merged), width)
         return self._described(context, video_row, nominations)
 
-    def describe(self, context: UserContext, video_row: Int[Array, "batch candidates"], k: int) -> Candidates:
+    def describe(
+        self,
+        context: UserContext,
+        video_row: Int[Array, "batch candidates"],
+        k: int,
+        excluded: RowLists | None = None,
+    ) -> Candidates:
         """Gives, for videos that were shown anyway, what the sources would have said: training examples."""
-        return self._described(context, video_row, self._nominations(context, k, None))
+        return self._described(context, video_row, self._nominations(context, k, excluded))
 
     def _nominations(self, context: UserContext, k: int, excluded: RowLists | None) -> list[Int[Array, "batch k"]]:
         longest = max((len(rows) for rows in excluded), default=0) if excluded else 0
@@ -94,7 +101,7 @@ class CandidateGenerator:
         return Candidates(self.sources, video_row, scores, nominated)
 
 
-def _distinct(rows: Int[Array, "rows"]) -> Int[Array, "rows"]:
+def _distinct(rows: Int[Array, "rows"]) -> Int[Array, "_"]:
     """The distinct rows in order of first appearance, without row 0."""
     _, first = np.unique(rows, return_index=True)
     ordered = rows[np.sort(first)]

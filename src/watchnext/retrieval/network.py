@@ -12,6 +12,7 @@ from watchnext.examples.contexts import UserContext
 from watchnext.examples.next_watch import RetrievalBatch
 from watchnext.examples.quantiles import Quantiles, with_powers
 from watchnext.layers.embedding import EmbeddingTable, embedding_dim_for
+from watchnext.layers.tensors import device_of, kept_at_random, tensor_on
 from watchnext.layers.tower import Tower
 from watchnext.retrieval.loss import sampled_softmax_loss
 from watchnext.retrieval.sampling import SampledVideos
@@ -79,47 +80,46 @@ class RetrievalNetwork(nn.Module):
 
         A context may be longer than the bags: only its newest part is used.
         """
+        device = device_of(self)
         age = torch.zeros(len(context)) if example_age_days is None else example_age_days
-        age = (age / self.sizes.training_days).clamp(0.0, 1.0)
+        age = (age.to(device) / self.sizes.training_days).clamp(0.0, 1.0)
         length = self.config.history_length
         parts = [self.watched.mean(self._thinned(context.watched_row[:, :length]))]
         if self.shown is not None:
             parts.append(self.shown.mean(self._thinned(context.video_row[:, :length])))
         if self.tokens is not None:
-            parts.append(self.tokens.mean(_bag(context.token_row[:, : self.config.num_search_tokens])))
+            parts.append(self.tokens.mean(tensor_on(device, context.token_row[:, : self.config.num_search_tokens])))
         for place, table in enumerate(self.categories):
-            parts.append(table(torch.from_numpy(context.categorical[:, place].astype(np.int64))))
+            parts.append(table(tensor_on(device, context.categorical[:, place].astype(np.int64))))
         values = with_powers(self.quantiles.normalised(context.continuous))
-        parts += [torch.from_numpy(values), torch.stack([age, age.square(), age.sqrt()], dim=1)]
+        parts += [tensor_on(device, values), torch.stack([age, age.square(), age.sqrt()], dim=1)]
         vectors: Tensor = self.tower(torch.cat(parts, dim=1))
         return vectors
 
     def loss(self, batch: RetrievalBatch, sampled: SampledVideos) -> Float[Tensor, ""]:
         """Gives the mean sampled-softmax loss of a batch."""
         users = self.user_vectors(batch.context, batch.example_age_days)
-        vectors = self.videos(torch.cat([batch.video_row, sampled.rows]))
+        watched_rows = batch.video_row.to(users.device)
+        sampled = SampledVideos(sampled.rows.to(users.device), sampled.log_expected_counts.to(users.device))
+        vectors = self.videos(torch.cat([watched_rows, sampled.rows]))
         watched, negatives = vectors[: len(users)], vectors[len(users) :]
-        return sampled_softmax_loss(users, watched, batch.video_row, negatives, sampled)
+        return sampled_softmax_loss(users, watched, watched_rows, negatives, sampled)
 
     @torch.inference_mode()
     def vectors_of(self, context: UserContext) -> Float[Array, "batch dim"]:
         """Gives the user vectors for serving, as NumPy."""
         self.eval()
-        return self.user_vectors(context).numpy()
+        return self.user_vectors(context).cpu().numpy()
 
     @property
     def video_vectors(self) -> Float[Array, "videos dim"]:
         """The output vectors of all videos; row 0 is the zero vector."""
-        return self.videos.weight.numpy()
+        return self.videos.weight.cpu().numpy()
 
     def _thinned(self, rows: Int[Array, "batch history"]) -> Int[Tensor, "batch history"]:
         """Leaves out some of a bag at random while training, so that no single watch is relied upon."""
-        bag = _bag(rows)
+        bag = tensor_on(device_of(self), rows)
         if not self.training or self.config.dropout == 0.0:
             return bag
-        kept = torch.empty(bag.shape).bernoulli_(1.0 - self.config.dropout, generator=self.generator)
-        return bag * kept.long()
-
-
-def _bag(rows: Int[Array, "batch history"]) -> Int[Tensor, "batch history"]:
-    return torch.from_numpy(np.ascontiguousarray(rows))
+        kept = kept_at_random(bag.shape, self.config.dropout, self.generator)
+        return bag * kept.to(bag)

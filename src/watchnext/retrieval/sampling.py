@@ -41,8 +41,8 @@ class FrequencySampler:
     def sample(self, generator: torch.Generator) -> SampledVideos:
         """Gives the negatives."""
         uniform = torch.rand(self._num_samples, generator=generator, dtype=torch.float64)
+        # A uniform number is below 1, and its product below the total even after rounding: no place is past the last.
         places = torch.searchsorted(self._cumulative, uniform * self._cumulative[-1], right=True)
-        places.clamp_(max=len(self._cumulative) - 1)
         expected = self._log_q[places] + torch.log(torch.tensor(float(self._num_samples), dtype=torch.float64))
         return SampledVideos(places + 1, expected.float())
 

@@ -11,6 +11,8 @@ from watchnext.events.rows import read_rows
 from watchnext.progress import bar
 from watchnext.serving.recommender import Recommender
 
+_SCORE = "expected_watch_seconds"
+
 
 def recommend_to_file(
     recommender: Recommender,
@@ -74,7 +76,8 @@ def score_to_file(recommender: Recommender, impressions: Path, output: Path) -> 
             progress.advance(len(part))
     expected = np.concatenate([np.zeros(0, dtype=np.float32), *parts])
     with writing_file(output) as aside:
-        pq.write_table(rows.table.append_column("expected_watch_seconds", pa.array(expected)), aside)
+        others = rows.table.select([name for name in rows.table.column_names if name != _SCORE])
+        pq.write_table(others.append_column(_SCORE, pa.array(expected)), aside)
     return len(expected)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -45,7 +46,9 @@ class VisitorBody(_Body):
     searches: list[SearchBody] = Field([], max_length=_MOST_EVENTS)
     attributes: dict[str, str | float | int] = Field({}, description="the user's columns of the log, by name")
     k: int = Field(20, ge=1)
-    as_of: int | None = Field(None, ge=0, description="Unix seconds; the end of the bundle's log by default")
+    as_of: int | None = Field(
+        None, ge=0, description="Unix seconds; by default the end of the bundle's log, or of the history if later"
+    )
     stage: Stage = "ranking"
     exclude_seen: bool | None = None
     surface: str | None = None
@@ -83,6 +86,7 @@ def create_app(bundle: Path) -> FastAPI:
     app.add_api_route("/v1/recommendations", recommend_user, methods=["GET"], response_model=Answer)
     app.add_api_route("/v1/recommendations", recommend_visitor, methods=["POST"], response_model=Answer)
     app.add_exception_handler(RequestError, _refused)
+    app.add_exception_handler(RequestValidationError, _malformed)
     return app
 
 
@@ -139,3 +143,10 @@ def _answer(recommender: Recommender, found: list[Recommendation], k: int) -> An
 async def _refused(request: Request, error: Exception) -> JSONResponse:
     status = 404 if isinstance(error, UnknownUserError) else 422
     return JSONResponse({"detail": str(error)}, status)
+
+
+async def _malformed(request: Request, error: Exception) -> JSONResponse:
+    """Names the field and what is wrong, without the value: it may say who asks, and NaN cannot be rendered."""
+    assert isinstance(error, RequestValidationError)
+    detail = [{key: one[key] for key in ("loc", "msg", "type")} for one in error.errors()]
+    return JSONResponse({"detail": detail}, 422)

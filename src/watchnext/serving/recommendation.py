@@ -1,5 +1,6 @@
 """The answer, and the question of somebody who is not in the log."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,7 +9,10 @@ import numpy as np
 from watchnext.errors import RequestError
 from watchnext.events.compiling import query_tokens
 from watchnext.events.dataset import Dataset, SearchTokens, Segments, UserEvents, UserTable
+from watchnext.events.schema import LATEST_TIME_SECONDS
 from watchnext.shapes import Array, Int
+
+_LARGEST_NUMBER = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,12 @@ class Visitor:
     history: tuple[Watch, ...] = ()
     searches: tuple[tuple[int, str], ...] = ()
     attributes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def times(self) -> list[int]:
+        """The times that were given."""
+        watched = [watch.timestamp for watch in self.history if watch.timestamp is not None]
+        return watched + [when for when, _ in self.searches]
 
 
 @dataclass(frozen=True)
@@ -81,6 +91,17 @@ class VisitorRecords:
         return cls(events, _searches(visitor, dataset), _attributes(visitor, dataset))
 
 
+def refuse_impossible_times(name: str, times: Iterable[int]) -> None:
+    """Refuses what cannot be Unix seconds, milliseconds first of all.
+
+    Raises:
+        RequestError: a time before 1970 or after 2100.
+    """
+    for time in times:
+        if not 0 <= time <= LATEST_TIME_SECONDS:
+            raise RequestError(f"{name} = {time}: Unix seconds before the year 2100 were expected, not milliseconds.")
+
+
 def _with_times(history: tuple[Watch, ...], moment: int) -> list[tuple[int, Watch]]:
     """The watches in time order; those without a time are put one second apart before the moment."""
     times = [
@@ -95,12 +116,12 @@ def _one_user(times: Int[Array, "rows"]) -> Segments:
 
 
 def _searches(visitor: Visitor, dataset: Dataset) -> SearchTokens:
-    found = [
+    found = sorted(
         (timestamp, row)
-        for timestamp, query in sorted(visitor.searches)
-        for row in sorted(dataset.vocabularies["search_tokens"].rows_of(query_tokens(query)).tolist())
+        for timestamp, query in visitor.searches
+        for row in dataset.vocabularies["search_tokens"].rows_of(query_tokens(query)).tolist()
         if row > 0
-    ]
+    )
     times, rows = (np.array([pair[place] for pair in found], dtype=np.int64) for place in (0, 1))
     return SearchTokens(_one_user(times), rows)
 
@@ -119,7 +140,9 @@ def _attributes(visitor: Visitor, dataset: Dataset) -> UserTable:
     continuous = np.full((2, len(numbers)), np.nan, dtype=np.float32)
     for place, name in enumerate(numbers):
         value = visitor.attributes.get(name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        if value is not None and (
+            isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _LARGEST_NUMBER
+        ):
             raise RequestError(f"the user attribute '{name}' should be a number.")
         continuous[1, place] = np.nan if value is None else value
     return UserTable(categorical, continuous)

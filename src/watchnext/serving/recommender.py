@@ -9,10 +9,15 @@ import numpy as np
 
 from watchnext.bundle.bundle import Bundle
 from watchnext.errors import RequestError, UnknownUserError
-from watchnext.examples.contexts import UserContext, UserRecords, seen_before
+from watchnext.examples.contexts import UserContext, UserRecords
 from watchnext.retrieval.candidates import Candidates
-from watchnext.serving.recommendation import Recommendation, Visitor, VisitorRecords
-from watchnext.serving.stages import inputs_of, request_context
+from watchnext.serving.recommendation import (
+    Recommendation,
+    Visitor,
+    VisitorRecords,
+    refuse_impossible_times,
+)
+from watchnext.serving.stages import excluded_videos, inputs_of, request_context
 from watchnext.shapes import Array, Float, Int
 
 STAGES = ("ranking", "retrieval")
@@ -64,7 +69,7 @@ class Recommender:
 
         Raises:
             UnknownUserError: nothing is known of the user.
-            RequestError: an impossible k, stage or surface.
+            RequestError: an impossible k, stage, surface or moment.
         """
         user_row = self.bundle.dataset.vocabularies["users"].rows_of([user_id])
         if not user_row[0]:
@@ -86,12 +91,16 @@ class Recommender:
     ) -> list[Recommendation]:
         """Gives the k best videos for somebody described by the request: `recommend` without the log's user table.
 
+        Without `as_of`, the moment is the end of the bundle's log, or just after the visitor's last event if that
+        is later.
+
         Raises:
-            RequestError: an impossible k, stage, surface or attribute.
+            RequestError: an impossible k, stage, surface, time or attribute.
         """
-        moment = self.bundle.dataset.log_end if as_of is None else as_of
+        refuse_impossible_times("timestamp", visitor.times)
+        moment = self._moment(as_of, latest_event=max(visitor.times, default=0))
         records = VisitorRecords.of(visitor, self.bundle.dataset, moment)
-        return self._one_list(records, np.array([1]), k, as_of, stage, exclude_seen, surface)
+        return self._one_list(records, np.array([1]), k, moment, stage, exclude_seen, surface)
 
     def recommend_many(
         self,
@@ -102,7 +111,7 @@ class Recommender:
         stage: str = "ranking",
         exclude_seen: bool | None = None,
     ) -> Iterator[tuple[list[Any], Ranked]]:
-        """Gives the lists of many users, some users at a time, with their ids.
+        """Gives the lists of many users, some users at a time, with their ids as the log has them.
 
         Unknown users get no list; the caller sees who is missing.
 
@@ -112,9 +121,9 @@ class Recommender:
         rows = self.bundle.dataset.vocabularies["users"].rows_of(user_ids)
         known = np.flatnonzero(rows)
         for start in range(0, len(known), _USERS_AT_ONCE):
-            places = known[start : start + _USERS_AT_ONCE]
-            ranked = self._lists(self.bundle.dataset, rows[places], k, as_of, stage, exclude_seen, None)
-            yield [user_ids[place] for place in places], ranked
+            part = rows[known[start : start + _USERS_AT_ONCE]]
+            ranked = self._lists(self.bundle.dataset, part, k, as_of, stage, exclude_seen, None)
+            yield self.bundle.dataset.vocabularies["users"].ids_of(part), ranked
 
     def score(
         self,
@@ -127,14 +136,15 @@ class Recommender:
 
         Unknown users and videos are scored as such: without history, without embedding.
         """
-        dataset, generator = self.bundle.dataset, self.bundle.generator
+        dataset, generator, serving = self.bundle.dataset, self.bundle.generator, self.bundle.serving
         user_rows = dataset.vocabularies["users"].rows_of(user_ids)
         video_rows = dataset.vocabularies["videos"].rows_of(video_ids)
         surface_rows = dataset.vocabularies["surfaces"].rows_of(surfaces or [None] * len(user_rows))
         for start in range(0, len(user_rows), _ROWS_AT_ONCE):
             part = slice(start, start + _ROWS_AT_ONCE)
             context = self._context(dataset, user_rows[part], timestamps[part])
-            candidates = generator.describe(context, video_rows[part, None], self.bundle.serving.num_candidates)
+            excluded = excluded_videos(dataset, context, serving.exclude_seen)
+            candidates = generator.describe(context, video_rows[part, None], serving.num_candidates, excluded)
             yield self._expected_watch_seconds(context, candidates, surface_rows[part])[:, 0]
 
     def _one_list(
@@ -176,11 +186,10 @@ class Recommender:
     ) -> Ranked:
         self._refuse_impossible(k, stage)
         serving = self.bundle.serving
-        moment = self.bundle.dataset.log_end if as_of is None else as_of
-        moments = np.full(len(user_rows), moment, dtype=np.int64)
+        moments = np.full(len(user_rows), self._moment(as_of), dtype=np.int64)
         context = self._context(records, user_rows, moments)
         strike = serving.exclude_seen if exclude_seen is None else exclude_seen
-        excluded = seen_before(records, user_rows, moments) if strike else None
+        excluded = excluded_videos(records, context, strike)
         num_candidates = max(k, serving.num_candidates)
         candidates = self.bundle.generator.candidates(context, num_candidates, excluded)
         if stage == "retrieval":
@@ -188,6 +197,12 @@ class Recommender:
         else:
             score = self._expected_watch_seconds(context, candidates, self._surface_rows(surface, len(user_rows)))
         return _best(candidates, score, k, only_nominated_by=0 if stage == "retrieval" else None)
+
+    def _moment(self, as_of: int | None, latest_event: int = 0) -> int:
+        if as_of is None:
+            return max(self.bundle.dataset.log_end, latest_event + 1)
+        refuse_impossible_times("as_of", [as_of])
+        return as_of
 
     def _context(self, records: UserRecords, user_rows: Array, moments: Array) -> UserContext:
         return request_context(records, user_rows, moments, self.bundle.generator, self.bundle.feature_settings)

@@ -1,6 +1,6 @@
 """Where retrieval and ranking meet: candidates become the ranker's inputs, in training as in serving."""
 
-from watchnext.examples.contexts import UserContext, UserRecords, context_as_of
+from watchnext.examples.contexts import UserContext, UserRecords, context_as_of, seen_before
 from watchnext.features.inputs import (
     FeatureSettings,
     Nominations,
@@ -9,7 +9,7 @@ from watchnext.features.inputs import (
     ranking_inputs,
 )
 from watchnext.retrieval.candidates import CandidateGenerator, Candidates
-from watchnext.shapes import Array, Int
+from watchnext.shapes import Array, Int, RowLists
 
 
 def request_context(
@@ -23,6 +23,14 @@ def request_context(
     config = generator.network.config
     length = max(config.history_length, settings.history_length)
     return context_as_of(records, user_rows, moments, length, config.num_search_tokens)
+
+
+def excluded_videos(records: UserRecords, context: UserContext, exclude_seen: bool) -> RowLists | None:
+    """Gives the rows that no source may nominate; a struck video gives its place to the next one.
+
+    In training too: which sources nominate a video is a feature.
+    """
+    return seen_before(records, context.user_row, context.moment) if exclude_seen else None
 
 
 def inputs_of(

@@ -11,6 +11,7 @@ from torch import nn
 
 from watchnext.errors import TrainingError
 from watchnext.layers.embedding import RowwiseAdagrad, tables_of
+from watchnext.layers.tensors import device_of, training_device
 from watchnext.progress import Bar, bar, say
 from watchnext.shapes import Float, Tensor
 from watchnext.training.checkpoint import Checkpoint, Position
@@ -67,7 +68,7 @@ def fit(
     generator: torch.Generator,
     checkpoint: Checkpoint,
 ) -> Outcome:
-    """Trains `model` until the score stops rising; the model ends with its best weights.
+    """Trains `model` until the score stops rising; the model ends with its best weights, on the CPU.
 
     Goes on from `checkpoint` when it holds a run of the same purpose, and reaches the same weights as a run that
     was never interrupted.
@@ -76,6 +77,7 @@ def fit(
         TrainingError: the loss is not finite.
     """
     began = time.monotonic()
+    model.to(training_device())
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=schedule.learning_rate)
     row_optimizer = RowwiseAdagrad(tables_of(model), schedule.embedding_learning_rate)
     position = checkpoint.restore(model, optimizer, generator) or Position()
@@ -90,7 +92,7 @@ def fit(
         rate = schedule.rate(done / (schedule.passes_planned * task.steps_per_epoch), done)
         optimizer.param_groups[0]["lr"] = rate * schedule.learning_rate
         row_optimizer.learning_rate = rate * schedule.embedding_learning_rate
-        with mixed_precision(next(model.parameters()).device):
+        with mixed_precision(device_of(model)):
             loss = task.loss(batch)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
@@ -107,7 +109,7 @@ def fit(
         save()
     if task.score is not None:
         checkpoint.restore_best(model)
-    model.eval()
+    model.cpu().eval()
     best = _best_place(position.scores) + 1 if position.scores else position.epoch
     return Outcome(best, position.losses, position.scores, time.monotonic() - began)
 

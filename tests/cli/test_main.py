@@ -1,0 +1,204 @@
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+
+import httpx
+import pyarrow.parquet as pq
+import pytest
+import typer
+import uvicorn
+from typer.testing import CliRunner
+
+from watchnext.cli import app
+
+COMMANDS = (
+    "check prepare train-retrieval build-index train-ranking bundle evaluate run recommend score serve demo settings"
+).split()
+
+
+def test_help_lists_every_command():
+    listed = CliRunner().invoke(app, ["--help"]).output
+    assert all(f"  {name}  " in listed for name in COMMANDS)
+    assert len(app.registered_commands) == len(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_and_option_is_explained(name):
+    assert CliRunner().invoke(app, [name, "--help"]).exit_code == 0
+    command = typer.main.get_command(app).commands[name]
+    assert command.help
+    assert [option.name for option in command.params if not option.help] == []
+
+
+def test_check_tells_what_is_in_the_log(watchnext, small_run, tmp_path, capsys):
+    assert watchnext("check", small_run.run.log_file, "--rejects", tmp_path / "rejects.parquet") == 0
+    told = capsys.readouterr().out
+    assert "small world" in told and "5,760 rows" in told and "240 with events" in told
+
+
+def test_a_corrupted_csv_fails_the_check_with_the_first_rows(watchnext, tmp_path, capsys):
+    lines = [f"{row},{row % 7},{1000 + row},{'x' if row % 10 == 0 else 5}" for row in range(100)]
+    (tmp_path / "watches.csv").write_text("user_id,video_id,timestamp,watch_seconds\n" + "\n".join(lines))
+    (tmp_path / "log.toml").write_text('[watches]\nfiles = "watches.csv"\n')
+    message = watchnext("check", tmp_path / "log.toml", "--rejects", tmp_path / "rejects.parquet")
+    assert message.startswith("watchnext: 10 of 100 rows were rejected, more than the 1.0%")
+    assert "watches.csv row 1: watch_seconds" in message
+    assert pq.read_table(tmp_path / "rejects.parquet").num_rows == 10
+    assert "rejected" in capsys.readouterr().out
+
+
+def test_a_missing_log_is_one_message(watchnext, tmp_path):
+    message = watchnext("check", tmp_path / "log.toml")
+    assert message == f"watchnext: there is no file {tmp_path / 'log.toml'}; docs/your-log.md shows how to write one."
+
+
+def test_a_wrong_column_is_named_with_the_nearest(watchnext, tmp_path):
+    (tmp_path / "watches.csv").write_text("userid,video_id,timestamp,watch_seconds\n1,2,3,4\n")
+    (tmp_path / "log.toml").write_text('[watches]\nfiles = "watches.csv"\n')
+    message = watchnext("prepare", tmp_path / "log.toml", "--run", tmp_path / "run")
+    assert "[watches] needs user_id" in message and "The nearest is 'userid'" in message
+
+
+def test_an_unwritable_folder_is_one_message(watchnext, small_run, tmp_path):
+    (tmp_path / "file").write_text("")
+    message = watchnext("prepare", small_run.run.log_file, "--run", tmp_path / "file")
+    assert message.startswith("watchnext: ") and str(tmp_path / "file") in message
+
+
+def test_an_unknown_option_is_refused(watchnext):
+    assert watchnext("check", "--nonsense") == 2
+
+
+def test_the_steps_make_a_run_one_by_one(watchnext, quick_log, tmp_path, capsys):
+    log_file, run = quick_log(), tmp_path / "run"
+    for name in ("prepare", "train-retrieval", "build-index", "train-ranking", "bundle"):
+        assert watchnext(name, log_file, "--run", run) == 0
+        assert f"{name}: done, in {run}" in capsys.readouterr().err
+    assert watchnext("evaluate", log_file, "--run", run) == 0
+    assert "watchnext" in capsys.readouterr().out
+    assert (run / "evaluation" / "report.html").is_file()
+
+
+def test_a_step_before_its_turn_is_one_message(watchnext, small_run, tmp_path):
+    message = watchnext("train-retrieval", small_run.run.log_file, "--run", tmp_path / "run")
+    assert "run/dataset holds no dataset" in message
+
+
+def test_run_does_all_steps(watchnext, quick_log, tmp_path, capsys):
+    assert watchnext("run", quick_log(), "--run", tmp_path / "run") == 0
+    told = capsys.readouterr()
+    assert f"watchnext serve --bundle {tmp_path / 'run' / 'bundle'}" in told.err
+    assert "Retrieval on the test period" in told.out and "Ranking on the test period" in told.out
+
+
+def test_recommend_prints_a_table(watchnext, small_run, capsys):
+    assert watchnext("recommend", "--bundle", small_run.bundle, "--user", 3, "-k", 4) == 0
+    told = capsys.readouterr().out
+    assert "for user 3" in told and "channel 3" in told and "expected watch" in told
+
+
+def test_recommend_prints_json(watchnext, small_run, capsys):
+    assert watchnext("recommend", "--bundle", small_run.bundle, "--user", 3, "-k", 4, "--json") == 0
+    places = json.loads(capsys.readouterr().out)
+    assert len(places) == 4
+    assert set(places[0]) == {"video_id", "score", "expected_watch_seconds", "sources", "title", "channel"}
+
+
+def test_recommend_says_why_there_are_fewer(watchnext, small_run, capsys):
+    assert watchnext("recommend", "--bundle", small_run.bundle, "--user", 3, "-k", 60, "--json") == 0
+    told = capsys.readouterr()
+    assert f"only {len(json.loads(told.out))} of 60: the user has seen the rest" in told.err
+    assert watchnext("recommend", "--bundle", small_run.bundle, "--user", 3, "-k", 60, "--json", "--include-seen") == 0
+    told = capsys.readouterr()
+    assert len(json.loads(told.out)) == 60 and "only" not in told.err
+
+
+def test_recommend_writes_the_lists_of_many(watchnext, small_run, tmp_path, capsys):
+    (tmp_path / "users.csv").write_text("user_id\n1\n2\n999\n")
+    output = tmp_path / "lists.parquet"
+    asked = ["--bundle", small_run.bundle, "--users", tmp_path / "users.csv", "--output", output, "-k", 5]
+    assert watchnext("recommend", *asked) == 0
+    assert f"2 lists in {output}; 1 users are not in the log and have none" in capsys.readouterr().err
+    assert pq.read_table(output)["user_id"].to_pylist() == [1] * 5 + [2] * 5
+
+
+@pytest.mark.parametrize("who", [[], ["--user", "1", "--users", "users.csv"]])
+def test_neither_and_both_of_user_and_users_are_refused(watchnext, small_run, who):
+    message = watchnext("recommend", "--bundle", small_run.bundle, *who)
+    assert message == "watchnext: say either --user ID or --users FILE."
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (["-k", "0"], "k = 0: between 1 and 60"),
+        (["--stage", "x"], "stage = 'x'"),
+        (["--surface", "x"], "surface does not occur"),
+        (["--as-of", "-1"], "as_of = -1"),
+        (["--as-of", str(10**30)], "as_of = 1000"),
+    ],
+)
+def test_an_impossible_question_is_one_message(watchnext, small_run, asked, told):
+    message = watchnext("recommend", "--bundle", small_run.bundle, "--user", 3, *asked)
+    assert message.startswith("watchnext: ") and told in message
+
+
+def test_an_unknown_user_is_one_message(watchnext, small_run):
+    message = watchnext("recommend", "--bundle", small_run.bundle, "--user", "somebody")
+    assert "this user is not in the bundle's log" in message and "somebody" not in message
+
+
+def test_score_writes_expected_watch_seconds(watchnext, small_run, tmp_path, capsys):
+    (tmp_path / "rows.csv").write_text("user_id,video_id,timestamp,surface\n1,2,2023-11-20 10:00:00,home\n")
+    asked = ["--impressions", tmp_path / "rows.csv", "--output", tmp_path / "scores.parquet"]
+    assert watchnext("score", "--bundle", small_run.bundle, *asked) == 0
+    assert "1 rows in" in capsys.readouterr().err
+    assert pq.read_table(tmp_path / "scores.parquet")["expected_watch_seconds"][0].as_py() > 0
+
+
+@pytest.fixture
+def broken(small_run, tmp_path):
+    copy = shutil.copytree(small_run.bundle, tmp_path / "bundle")
+    (copy / "ranking" / "weights.safetensors").write_bytes(b"nothing")
+    return copy
+
+
+@pytest.mark.parametrize("command", ["recommend --user 3", "score --impressions rows.csv", "serve"])
+def test_a_broken_bundle_is_one_message(watchnext, broken, monkeypatch, command):
+    monkeypatch.setattr(uvicorn, "run", lambda *_, **__: pytest.fail("it was served"))
+    message = watchnext(*command.split(), "--bundle", broken)
+    assert "is damaged: the checksum of ranking/weights.safetensors does not match" in message
+
+
+def test_serve_listens_where_it_is_told(watchnext, small_run, monkeypatch, capsys):
+    served = []
+    monkeypatch.setattr(uvicorn, "run", lambda app, **where: served.append((app.title, where["host"], where["port"])))
+    assert watchnext("serve", "--bundle", small_run.bundle, "--port", 8123) == 0
+    assert served == [("watchnext", "127.0.0.1", 8123)]
+    assert "http://127.0.0.1:8123/docs" in capsys.readouterr().err
+
+
+def test_a_server_answers(small_run):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-c", "from watchnext.cli import main; main()", "serve", "--bundle", small_run.bundle]
+    with subprocess.Popen([*map(str, command), "--port", str(port)], stderr=subprocess.DEVNULL) as server:
+        try:
+            answer = first_answer(f"http://127.0.0.1:{port}/v1/recommendations?user_id=3&k=5")
+        finally:
+            server.terminate()
+    assert len(answer.json()["recommendations"]) == 5
+
+
+def first_answer(address: str) -> httpx.Response:
+    """Asks until the server listens, for half a minute at most."""
+    for _ in range(300):
+        try:
+            return httpx.get(address, timeout=10)
+        except httpx.ConnectError:
+            time.sleep(0.1)
+    pytest.fail("the server does not listen")

@@ -1,0 +1,69 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from watchnext.bundle.bundle import Bundle
+from watchnext.config import EvaluationConfig
+from watchnext.errors import DataError
+from watchnext.pipeline.judge import judge, training_curves
+
+CONFIG = EvaluationConfig(cutoffs=(5, 10), bootstrap_draws=20)
+
+
+@pytest.fixture(scope="module")
+def bundle(small_run) -> Bundle:
+    return Bundle.open(small_run.bundle)
+
+
+def with_dataset(bundle: Bundle, facts=None, **changes) -> Bundle:
+    artifact = dataclasses.replace(bundle.dataset.artifact, facts=bundle.dataset.facts | (facts or {}))
+    dataset = dataclasses.replace(bundle.dataset, artifact=artifact, **changes)
+    return dataclasses.replace(bundle, dataset=dataset)
+
+
+def test_no_test_period_is_refused(bundle):
+    without = with_dataset(bundle, {"test_start": bundle.dataset.log_end})
+    with pytest.raises(DataError, match="keeps no test period"):
+        judge(without, CONFIG, {}, {})
+
+
+def test_a_test_period_without_completed_videos_is_refused(bundle):
+    events = bundle.dataset.events
+    second = int(events.segments.timestamp[~events.completed].max())
+    quiet = with_dataset(bundle, {"test_start": second, "log_end": second + 1})
+    with pytest.raises(DataError, match="nobody completed a video in the test period"):
+        judge(quiet, CONFIG, {}, {})
+
+
+def test_watchnext_finds_more_than_popularity(bundle):
+    retrieval = judge(bundle, CONFIG, {}, {}).retrieval
+    assert retrieval["watchnext"]["recall@10"].value > retrieval["popularity"]["recall@10"].value
+
+
+def test_watch_times_that_are_not_known_are_not_judged(bundle):
+    events = bundle.dataset.events
+    unknown = dataclasses.replace(events, watch_seconds=np.full_like(events.watch_seconds, np.nan))
+    report = judge(with_dataset(bundle, events=unknown), CONFIG, {}, {})
+    assert report.ranking == {} and report.retrieval
+
+
+def test_repeats_count_where_seen_videos_are_not_struck(bundle):
+    struck, kept = (
+        judge(bundle, dataclasses.replace(CONFIG, exclude_seen=exclude), {}, {}).retrieval["popularity"]["recall@5"]
+        for exclude in (True, False)
+    )
+    assert struck != kept
+
+
+def test_the_report_tells_of_the_log_and_of_absent_impressions(bundle):
+    report = judge(bundle, CONFIG, {"a": 1}, {})
+    assert (report.log["videos"], report.log["users"], report.notes) == (60, 240, [])
+    notes = judge(with_dataset(bundle, {"has_impressions": False}), CONFIG, {}, {}).notes
+    assert len(notes) == 1 and "no impressions" in notes[0]
+
+
+def test_curves_are_named_by_stage_and_fit():
+    outcome = {"losses": [2.0], "scores": [0.5], "epochs": 1}
+    curves = training_curves({"retrieval": {"training": {"early": outcome}}})
+    assert curves == {"retrieval early": {"losses": [2.0], "scores": [0.5]}}

@@ -1,0 +1,136 @@
+import numpy as np
+import pytest
+
+from watchnext.retrieval.candidates import Candidates, without
+
+K = 8
+
+
+@pytest.fixture(scope="module")
+def generator(small_bundle):
+    return small_bundle.generator
+
+
+@pytest.fixture(scope="module")
+def excluded():
+    """Something else for each of twenty users."""
+    random = np.random.default_rng(0)
+    return [np.sort(random.permutation(np.arange(1, 61))[: 2 * user]) for user in range(20)]
+
+
+def lists_of(generator, context, k, excluded) -> list[list[list[int]]]:
+    """The oracle: for each source and user, its k best videos that are not excluded, from its full ranking."""
+    full = [
+        generator.nearest(context, 60),
+        generator.co_watch.nominate(context, 60)[0],
+        generator.popular.nominate(context, 60)[0],
+    ]
+    return [
+        [[row for row in ranking.tolist() if row and row not in excluded[user]][:k] for user, ranking in enumerate(one)]
+        for one in full
+    ]
+
+
+def rows_of(found: Candidates, user: int) -> list[int]:
+    return [row for row in found.video_row[user].tolist() if row]
+
+
+def test_sources_are_the_network_and_the_others(generator, small_context):
+    assert generator.candidates(small_context, K).sources == ("network", "co_watch", "popular")
+
+
+def test_candidates_are_the_union_without_repeats(generator, small_context, excluded):
+    found = generator.candidates(small_context, K, excluded)
+    lists = lists_of(generator, small_context, K, excluded)
+    for user in range(20):
+        rows = rows_of(found, user)
+        assert len(rows) == len(set(rows))
+        assert set(rows) == {row for source in lists for row in source[user]}
+
+
+def test_the_networks_own_come_first_best_first(generator, small_context, excluded):
+    found = generator.candidates(small_context, K, excluded)
+    nearest = generator.nearest(small_context, K, excluded)
+    np.testing.assert_array_equal(found.video_row[:, :K], nearest)
+    assert (np.diff(found.network_score[:, :K], axis=1) <= 0).all()
+
+
+def test_each_candidate_tells_who_nominated_it(generator, small_context, excluded):
+    found = generator.candidates(small_context, K, excluded)
+    lists = lists_of(generator, small_context, K, excluded)
+    for user in range(20):
+        for place, row in enumerate(found.video_row[user].tolist()):
+            assert found.nominated[user, place].tolist() == [row in source[user] for source in lists]
+
+
+def test_padding_is_nominated_by_nobody_and_comes_last(generator, small_context):
+    found = generator.candidates(small_context, K)
+    padding = found.video_row == 0
+    assert padding.any()
+    assert not found.nominated[padding].any()
+    assert found.nominated[~padding].any(axis=1).all()
+    assert (np.diff(padding.astype(int), axis=1) >= 0).all()
+
+
+def test_excluded_videos_are_never_candidates(generator, small_context, excluded):
+    found = generator.candidates(small_context, K, excluded)
+    for user in range(20):
+        assert not np.isin(found.video_row[user], excluded[user]).any()
+
+
+def test_long_exclusions_leave_k_of_every_source(generator, small_context):
+    struck = [np.arange(1, 41)] * 20
+    found = generator.candidates(small_context, K, struck)
+    assert (found.nominated[:, :, [0, 2]].sum(axis=1) == K).all()
+
+
+def test_a_user_who_has_seen_everything_has_no_candidates(generator, small_context):
+    found = generator.candidates(small_context, K, [np.arange(1, 61)] * 20)
+    assert not found.video_row.any() and not found.nominated.any()
+
+
+def test_no_users_have_no_candidates(generator, small_context):
+    found = generator.candidates(small_context.part(slice(0, 0)), K, [])
+    assert len(found.video_row) == len(found.network_score) == len(found.nominated) == 0
+
+
+def test_network_score_is_the_dot_product_whoever_nominated(generator, small_context):
+    found = generator.candidates(small_context, K)
+    vectors = generator.network.vectors_of(small_context)
+    for user in range(20):
+        expected = [float(vectors[user] @ generator.network.video_vectors[row]) for row in found.video_row[user]]
+        np.testing.assert_allclose(found.network_score[user], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_describe_says_of_shown_videos_what_candidates_say(generator, small_context):
+    found = generator.candidates(small_context, K)
+    described = generator.describe(small_context, found.video_row, K)
+    assert described.sources == found.sources
+    np.testing.assert_array_equal(described.video_row, found.video_row)
+    np.testing.assert_allclose(described.network_score, found.network_score, rtol=1e-5)
+    np.testing.assert_array_equal(described.nominated, found.nominated)
+
+
+def test_describe_tells_that_nobody_nominated_a_shown_video(generator, small_context):
+    everything = np.broadcast_to(np.arange(61), (20, 61))
+    described = generator.describe(small_context, everything, K)
+    lists = lists_of(generator, small_context, K, [[]] * 20)
+    assert not described.nominated[:, 0].any()
+    assert described.nominated.sum() == sum(len(rows) for source in lists for rows in source)
+
+
+def test_candidates_of_a_batch_are_those_of_single_users(generator, small_context, excluded):
+    together = generator.candidates(small_context, K, excluded)
+    for user in range(0, 20, 6):
+        alone = generator.candidates(small_context.part(slice(user, user + 1)), K, excluded[user : user + 1])
+        assert rows_of(alone, 0) == rows_of(together, user)
+
+
+def test_without_strikes_moves_up_and_pads():
+    rows = np.array([[4, 2, 9, 1], [5, 6, 0, 0]])
+    kept = without(rows, [np.array([2, 1]), np.array([5])], 3)
+    assert kept.tolist() == [[4, 9, 0], [6, 0, 0]]
+
+
+def test_without_cuts_to_k():
+    assert without(np.array([[4, 2, 9, 1]]), [np.array([4])], 2).tolist() == [[2, 9]]

@@ -1,0 +1,175 @@
+import numpy as np
+import pytest
+
+from watchnext.errors import ArtifactError, RequestError, UnknownUserError
+from watchnext.serving.recommendation import Visitor, Watch
+from watchnext.serving.recommender import Recommender
+
+
+def ids(found):
+    return [one.video_id for one in found]
+
+
+@pytest.mark.parametrize("k", [1, 7, 30])
+def test_k_means_k(recommender, k):
+    found = recommender.recommend(3, k)
+    assert len(set(ids(found))) == k
+
+
+def test_k_beyond_the_candidates_of_each_source_is_met(recommender):
+    assert len(recommender.recommend(3, 60, exclude_seen=False)) == 60
+
+
+def test_a_list_is_sorted_by_expected_watch_time(recommender):
+    expected = [one.expected_watch_seconds for one in recommender.recommend(3, 20)]
+    assert expected == sorted(expected, reverse=True) and expected[-1] >= 0
+
+
+def test_the_users_topic_comes_first(recommender):
+    assert all(video % 4 == 3 for video in ids(recommender.recommend(3, 3)))
+
+
+def test_a_place_names_title_channel_and_sources(recommender):
+    one = recommender.recommend(3, 1)[0]
+    assert one.title == f"Video {one.video_id} of topic {one.video_id % 4}"
+    assert one.channel == f"channel {one.video_id % 4}"
+    assert one.score == one.expected_watch_seconds
+    assert set(one.sources) <= {"network", "co_watch", "popular"} and one.sources
+
+
+def test_the_retrieval_stage_expects_no_watch_time(recommender):
+    found = recommender.recommend(3, 10, stage="retrieval")
+    assert all(one.expected_watch_seconds is None and "network" in one.sources for one in found)
+    assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
+
+
+def test_an_id_may_be_typed_as_text(recommender):
+    assert recommender.recommend("3", 5) == recommender.recommend(3, 5)
+
+
+def test_the_default_moment_is_the_end_of_the_log(recommender):
+    end = recommender.bundle.dataset.log_end
+    assert recommender.recommend(3, 5) == recommender.recommend(3, 5, as_of=end)
+    assert recommender.recommend(3, 5) != recommender.recommend(3, 5, as_of=end - 10 * 86_400)
+
+
+@pytest.mark.parametrize("stage", ["ranking", "retrieval"])
+def test_seen_videos_are_never_recommended(recommender, seen_by, stage):
+    for user in range(0, 240, 40):
+        assert not seen_by(user) & set(ids(recommender.recommend(user, 20, stage=stage, exclude_seen=True)))
+
+
+def test_seen_videos_may_come_back(recommender, seen_by):
+    assert seen_by(3) & set(ids(recommender.recommend(3, 20, exclude_seen=False)))
+
+
+def test_the_bundles_settings_say_whether_seen_videos_are_struck(recommender):
+    assert recommender.recommend(3, 9) == recommender.recommend(3, 9, exclude_seen=True)
+
+
+def test_fewer_than_k_are_left_of_a_small_catalogue(recommender, seen_by):
+    found = recommender.recommend(3, 60)
+    assert set(ids(found)) == set(range(60)) - seen_by(3)
+
+
+def test_who_has_seen_everything_gets_an_empty_list(recommender, everything):
+    visitor = Visitor(tuple(Watch(video) for video in everything))
+    assert recommender.recommend_visitor(visitor, 5) == []
+
+
+@pytest.mark.parametrize("k", [0, -1, 61])
+def test_an_impossible_k_is_refused(recommender, k):
+    with pytest.raises(RequestError, match=f"k = {k}: between 1 and 60 was expected"):
+        recommender.recommend(3, k)
+    with pytest.raises(RequestError, match=f"k = {k}"):
+        recommender.recommend_visitor(Visitor(), k)
+    with pytest.raises(RequestError, match=f"k = {k}"):
+        list(recommender.recommend_many([3], k))
+
+
+def test_an_unknown_user_is_refused_without_being_named(recommender):
+    with pytest.raises(UnknownUserError, match=r"POST /v1/recommendations") as refused:
+        recommender.recommend("somebody@example.org", 5)
+    assert "somebody" not in str(refused.value)
+
+
+def test_an_unknown_stage_is_refused(recommender):
+    with pytest.raises(RequestError, match="stage = 'rankin': one of ranking, retrieval"):
+        recommender.recommend(3, 5, stage="rankin")
+
+
+def test_an_unknown_surface_is_refused(recommender):
+    with pytest.raises(RequestError, match="surface does not occur"):
+        recommender.recommend(3, 5, surface="kitchen")
+
+
+@pytest.mark.parametrize("as_of", [-1, 1_700_000_000_000, 10**30])
+def test_a_moment_that_is_no_unix_second_is_refused(recommender, as_of):
+    with pytest.raises(RequestError, match=f"as_of = {as_of}: Unix seconds"):
+        recommender.recommend(3, 5, as_of=as_of)
+
+
+def test_a_damaged_bundle_is_refused(tmp_path):
+    with pytest.raises(ArtifactError, match="holds no bundle"):
+        Recommender.open(str(tmp_path))
+
+
+def test_many_users_get_what_each_gets_alone(recommender):
+    users = list(range(0, 240, 2))
+    served = []
+    for some, ranked in recommender.recommend_many(users, 5):
+        for user, rows, scores, sources in zip(some, ranked.video_row, ranked.score, ranked.sources, strict=True):
+            alone = recommender.recommend(user, 5)
+            assert recommender.bundle.dataset.vocabularies["videos"].ids_of(rows) == ids(alone)
+            assert scores == pytest.approx([one.score for one in alone], rel=1e-5)
+            assert sources == [one.sources for one in alone]
+            served.append(user)
+    assert served == users
+
+
+def test_unknown_users_are_left_out_of_many(recommender):
+    assert [some for some, _ in recommender.recommend_many(["nobody", "3", 5], 5)] == [[3, 5]]
+
+
+def test_a_served_score_is_the_score_of_the_same_question(recommender):
+    """No skew: what was served can be computed again, by the code that computes training examples."""
+    as_of = recommender.bundle.dataset.log_end - 4 * 86_400
+    for surface in (None, "home"):
+        for user in (0, 5, 77):
+            found = recommender.recommend(user, 15, as_of=as_of, surface=surface)
+            places = len(found)
+            moments = np.full(places, as_of)
+            surfaces = None if surface is None else [surface] * places
+            again = np.concatenate(list(recommender.score([user] * places, ids(found), moments, surfaces)))
+            np.testing.assert_allclose(again, [one.expected_watch_seconds for one in found], rtol=1e-5)
+
+
+def test_scores_in_parts_equal_scores_at_once(recommender):
+    users, videos = np.arange(2500) % 240, np.arange(2500) % 60
+    moments = np.full(2500, recommender.bundle.dataset.log_end)
+    parts = list(recommender.score(users.tolist(), videos.tolist(), moments))
+    alone = np.concatenate(list(recommender.score([9], [9], moments[:1])))
+    assert [len(part) for part in parts] == [2048, 452]
+    assert parts[0][9] == pytest.approx(alone[0], rel=1e-5)
+
+
+def test_unknown_users_and_videos_are_scored(recommender):
+    scores = np.concatenate(list(recommender.score(["nobody", 3], [3, "nothing"], np.array([1_701_000_000] * 2))))
+    assert np.isfinite(scores).all() and (scores > 0).all()
+
+
+def test_a_visitor_is_asked_just_after_the_last_event(recommender):
+    """An application sends the times of its own clock, which goes on after the bundle's log has ended."""
+    end = recommender.bundle.dataset.log_end
+    watches = [(video, end + 86_400 + video) for video in (3, 7, 11)]
+    visitor = Visitor(tuple(Watch(video, when, 45.0) for video, when in watches))
+    found = recommender.recommend_visitor(visitor, 10)
+    assert not {3, 7, 11} & set(ids(found))
+    assert found == recommender.recommend_visitor(visitor, 10, as_of=end + 86_400 + 12)
+    assert {3, 7, 11} & set(ids(recommender.recommend_visitor(visitor, 57, as_of=end)))
+
+
+def test_a_visitors_later_search_sets_the_moment(recommender):
+    later = recommender.bundle.dataset.log_end + 3600
+    visitor = Visitor(searches=((later, "topic1"),))
+    assert recommender.recommend_visitor(visitor, 5) == recommender.recommend_visitor(visitor, 5, as_of=later + 1)

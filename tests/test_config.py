@@ -1,0 +1,236 @@
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from watchnext.config import Config, IndexConfig, RetrievalConfig, from_mapping, read_toml
+from watchnext.errors import ConfigurationError
+
+RANGES: list[tuple[str, str, float, float | None]] = [
+    ("split", "validation_start", 1, None),
+    ("split", "test_start", 1, None),
+    ("split", "ranking_start", 1, None),
+    ("split", "ranking_share", 0.01, 0.99),
+    ("split", "validation_share", 0.0, 0.5),
+    ("split", "test_share", 0.0, 0.5),
+    ("prepare", "max_videos", 1, None),
+    ("prepare", "max_search_tokens", 1, None),
+    ("prepare", "max_categories", 1, None),
+    ("prepare", "max_tags", 1, 64),
+    ("prepare", "memory_gigabytes", 0.25, None),
+    ("retrieval", "history_length", 1, 1000),
+    ("retrieval", "num_search_tokens", 1, 1000),
+    ("retrieval", "embedding_dim", 1, 4096),
+    ("retrieval", "examples_per_user", 1, None),
+    ("retrieval", "num_negatives", 1, None),
+    ("retrieval", "sampling_power", 0.0, 1.0),
+    ("retrieval", "batch_size", 1, None),
+    ("retrieval", "max_epochs", 1, None),
+    ("retrieval", "patience", 1, None),
+    ("retrieval", "learning_rate", 0.0, None),
+    ("retrieval", "embedding_learning_rate", 0.0, None),
+    ("retrieval", "dropout", 0.0, 0.99),
+    ("retrieval", "seed", 0, None),
+    ("index", "approximate_from", 1, None),
+    ("index", "probes", 1, None),
+    ("index", "num_co_watched", 1, None),
+    ("ranking", "history_length", 1, 1000),
+    ("ranking", "last_watches", 1, 1000),
+    ("ranking", "watch_unit_seconds", 0.001, None),
+    ("ranking", "max_watch_seconds", 1.0, None),
+    ("ranking", "habit_lag_days", 0.0, None),
+    ("ranking", "sampled_negatives", 1, 100),
+    ("ranking", "batch_size", 1, None),
+    ("ranking", "max_epochs", 1, None),
+    ("ranking", "patience", 1, None),
+    ("ranking", "learning_rate", 0.0, None),
+    ("ranking", "embedding_learning_rate", 0.0, None),
+    ("ranking", "dropout", 0.0, 0.99),
+    ("ranking", "seed", 0, None),
+    ("evaluation", "bootstrap_draws", 10, None),
+    ("evaluation", "seed", 0, None),
+    ("serving", "num_candidates", 1, None),
+]
+MOSTS = [(stage, key, most) for stage, key, _, most in RANGES if most is not None]
+
+
+def built(stage: str, key: str, value: Any) -> Any:
+    return getattr(getattr(from_mapping(Config, {stage: {key: value}}, ""), stage), key)
+
+
+def above(value: float) -> float:
+    return value + 1 if isinstance(value, int) else math.nextafter(value, math.inf)
+
+
+def below(value: float) -> float:
+    return value - 1 if isinstance(value, int) else math.nextafter(value, -math.inf)
+
+
+@pytest.mark.parametrize(("stage", "key", "least"), [(stage, key, least) for stage, key, least, _ in RANGES])
+def test_the_least_value_is_taken_and_less_is_refused(stage: str, key: str, least: float) -> None:
+    assert built(stage, key, least) == least
+    with pytest.raises(ConfigurationError, match=rf"\[{stage}\] {key} = .*: (at least|between) {least}"):
+        built(stage, key, below(least))
+
+
+@pytest.mark.parametrize(("stage", "key", "most"), MOSTS)
+def test_the_largest_value_is_taken_and_more_is_refused(stage: str, key: str, most: float) -> None:
+    assert built(stage, key, most) == most
+    with pytest.raises(ConfigurationError, match=rf"\[{stage}\] {key} = .*: between .* and {most} was expected"):
+        built(stage, key, above(most))
+
+
+def test_every_number_has_a_range_in_this_file() -> None:
+    listed = {(stage, key) for stage, key, _, _ in RANGES}
+    numbers = {
+        (stage.name, spec.name)
+        for stage in dataclasses.fields(Config)
+        for spec in dataclasses.fields(getattr(Config(), stage.name))
+        if spec.type in (int, float, int | None)
+    }
+    assert numbers == listed
+
+
+def test_every_setting_is_explained() -> None:
+    for stage in dataclasses.fields(Config):
+        assert all(spec.metadata["doc"] for spec in dataclasses.fields(getattr(Config(), stage.name)))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_number_that_is_not_finite_is_refused(value: float) -> None:
+    with pytest.raises(ConfigurationError, match=r"\[retrieval\] learning_rate = "):
+        built("retrieval", "learning_rate", value)
+
+
+def test_the_defaults_survive_a_round_trip() -> None:
+    assert from_mapping(Config, dataclasses.asdict(Config()), "") == Config()
+
+
+def test_changed_settings_survive_a_round_trip() -> None:
+    changed = from_mapping(Config, {"split": {"test_start": 9}, "retrieval": {"tower": [8, 4]}}, "")
+    assert from_mapping(Config, dataclasses.asdict(changed), "") == changed != Config()
+
+
+def test_the_defaults_are_the_papers() -> None:
+    retrieval = Config().retrieval
+    assert (retrieval.history_length, retrieval.tower, retrieval.embedding_dim) == (50, (1024, 512, 256), 256)
+
+
+def test_an_unknown_key_names_the_nearest() -> None:
+    with pytest.raises(ConfigurationError, match=r"'history_lenght' in \[retrieval\]: did you mean 'history_length'"):
+        from_mapping(Config, {"retrieval": {"history_lenght": 3}}, "")
+
+
+def test_an_unknown_key_near_nothing_lists_the_known() -> None:
+    with pytest.raises(ConfigurationError, match="known are: approximate_from, engine, num_co_watched, probes"):
+        from_mapping(IndexConfig, {"zzzzzz": 3}, "index")
+
+
+@pytest.mark.parametrize(
+    ("stage", "key", "value", "expected"),
+    [
+        ("retrieval", "batch_size", "12", "int"),
+        ("retrieval", "batch_size", 12.0, "int"),
+        ("retrieval", "batch_size", True, "int"),
+        ("retrieval", "dropout", True, "float"),
+        ("retrieval", "dropout", "0.1", "float"),
+        ("serving", "exclude_seen", 1, "bool"),
+        ("index", "engine", 3, "str"),
+        ("split", "test_start", "2020-01-01", "int"),
+        ("split", "test_start", False, "int"),
+        ("retrieval", "tower", 256, "a list"),
+        ("retrieval", "tower", "256", "a list"),
+        ("retrieval", "tower", [256, 1.5], "int"),
+        ("retrieval", "tower", [True], "int"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_refused(stage: str, key: str, value: Any, expected: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"{stage}\.{key} = .*: {expected} was expected"):
+        built(stage, key, value)
+
+
+def test_an_integer_serves_as_a_float() -> None:
+    share = built("retrieval", "dropout", 0)
+    assert (share, type(share)) == (0.0, float)
+
+
+def test_a_list_becomes_a_tuple() -> None:
+    assert built("retrieval", "tower", [8, 4]) == (8, 4)
+
+
+def test_an_optional_moment_takes_an_integer() -> None:
+    assert built("split", "test_start", 7) == 7
+
+
+def test_a_value_in_the_place_of_a_table_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"\[retrieval\] should be a table, but is 3"):
+        from_mapping(Config, {"retrieval": 3}, "")
+
+
+def test_an_unknown_choice_names_the_known() -> None:
+    with pytest.raises(ConfigurationError, match=r"\[index\] engine = 'annoy': one of auto, exact, faiss"):
+        IndexConfig(engine="annoy")
+
+
+@pytest.mark.parametrize("engine", ["auto", "exact", "faiss"])
+def test_every_known_choice_is_taken(engine: str) -> None:
+    assert IndexConfig(engine=engine).engine == engine
+
+
+def test_a_layer_without_units_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"\[retrieval\] tower = \(8, 0\): every entry must be at least 1"):
+        RetrievalConfig(tower=(8, 0))
+
+
+def test_a_tower_without_layers_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"\[retrieval\] tower = \[\]: at least the user vector's width"):
+        from_mapping(Config, {"retrieval": {"tower": []}}, "")
+
+
+@pytest.mark.parametrize(
+    "moments",
+    [
+        {"ranking_start": 20, "validation_start": 10},
+        {"validation_start": 20, "test_start": 10},
+        {"ranking_start": 30, "test_start": 20},
+        {"validation_start": 10, "test_start": 10},
+    ],
+)
+def test_moments_out_of_order_are_refused(moments: dict[str, int]) -> None:
+    with pytest.raises(ConfigurationError, match="each must be later than the last"):
+        from_mapping(Config, {"split": moments}, "")
+
+
+def test_moments_in_order_are_taken() -> None:
+    split = from_mapping(Config, {"split": {"ranking_start": 1, "validation_start": 2, "test_start": 3}}, "").split
+    assert (split.ranking_start, split.validation_start, split.test_start) == (1, 2, 3)
+
+
+def test_a_toml_file_becomes_its_tables(tmp_path: Path) -> None:
+    file = tmp_path / "log.toml"
+    file.write_text('[log]\nname = "mine"\n')
+    assert read_toml(file) == {"log": {"name": "mine"}}
+
+
+def test_a_missing_toml_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"there is no file .*absent\.toml"):
+        read_toml(tmp_path / "absent.toml")
+
+
+def test_a_folder_is_no_toml_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="is not a text file"):
+        read_toml(tmp_path)
+
+
+def test_bytes_that_are_no_text_are_no_toml_file(tmp_path: Path) -> None:
+    (tmp_path / "log.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigurationError, match="is not a text file"):
+        read_toml(tmp_path / "log.toml")
+
+
+def test_broken_toml_names_the_line(tmp_path: Path) -> None:
+    (tmp_path / "log.toml").write_text("[log\n")
+    with pytest.raises(ConfigurationError, match=r"is not valid TOML: .*line 1"):
+        read_toml(tmp_path / "log.toml")
