@@ -203,7 +203,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         ConfigurationError: there is no such file, or it is not TOML.
     """
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as missing:
         raise ConfigurationError(f"there is no file {path}; docs/your-log.md shows how to write one.") from missing
     except (IsADirectoryError, UnicodeDecodeError) as unreadable:

@@ -186,19 +186,21 @@ def test_a_server_answers(small_run):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-c", "from watchnext.cli import main; main()", "serve", "--bundle", small_run.bundle]
-    with subprocess.Popen([*map(str, command), "--port", str(port)], stderr=subprocess.DEVNULL) as server:
+    with subprocess.Popen([*map(str, command), "--port", str(port)], stderr=subprocess.PIPE, text=True) as server:
         try:
-            answer = first_answer(f"http://127.0.0.1:{port}/v1/recommendations?user_id=3&k=5")
+            answer = first_answer(server, f"http://127.0.0.1:{port}/v1/recommendations?user_id=3&k=5")
         finally:
             server.terminate()
     assert len(answer.json()["recommendations"]) == 5
 
 
-def first_answer(address: str) -> httpx.Response:
+def first_answer(server: subprocess.Popen[str], address: str) -> httpx.Response:
     """Asks until the server listens, for half a minute at most."""
     for _ in range(300):
         try:
             return httpx.get(address, timeout=10)
         except httpx.ConnectError:
             time.sleep(0.1)
+        if server.poll() is not None:
+            pytest.fail(f"the server ended: {server.stderr.read()}")
     pytest.fail("the server does not listen")

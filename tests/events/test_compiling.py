@@ -9,8 +9,9 @@ import pytest
 from watchnext.artifacts import open_artifact
 from watchnext.config import PrepareConfig, SplitConfig
 from watchnext.errors import ConfigurationError, DataError
-from watchnext.events.compiling import compile_dataset, query_tokens
+from watchnext.events.compiling import compile_dataset
 from watchnext.events.dataset import Dataset, Segments, Timelines
+from watchnext.events.tokens import query_tokens
 
 EVENTS = "user_id,video_id,timestamp,watch_seconds\n"
 SPLIT = SplitConfig(ranking_start=20, validation_start=30, test_start=90)

@@ -48,12 +48,6 @@ def test_a_row_at_the_moment_itself_is_not_before_it() -> None:
     assert segments_of([[5]]).latest_before(np.array([0]), np.array([5]), 1).tolist() == [[-1]]
 
 
-def test_the_user_of_every_event_follows_from_the_offsets(small_dataset: Dataset) -> None:
-    offsets = small_dataset.events.segments.offsets
-    owner_of_first_row = np.searchsorted(offsets, np.arange(offsets[-1]), side="right") - 1
-    assert small_dataset.events.user_row.tolist() == owner_of_first_row.tolist()
-
-
 def test_the_periods_are_in_order(small_dataset: Dataset) -> None:
     moments = [small_dataset.ranking_start, small_dataset.validation_start, small_dataset.test_start]
     assert moments == sorted(moments)
@@ -62,7 +56,8 @@ def test_the_periods_are_in_order(small_dataset: Dataset) -> None:
 
 def test_every_user_is_in_time_order(small_dataset: Dataset) -> None:
     events = small_dataset.events
-    same_user = np.diff(events.user_row) == 0
+    offsets = events.segments.offsets
+    same_user = np.diff(np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))) == 0
     assert (np.diff(events.segments.timestamp)[same_user] >= 0).all()
 
 

@@ -145,3 +145,10 @@ def test_best_of_sparse_pads_with_column_0():
     rows, values = best_of_sparse(sparse.csr_array(np.array([[0, 7.0]], dtype=np.float32)), 3)
     assert rows.tolist() == [[1, 0, 0]]
     assert values.tolist() == [[7.0, 0.0, 0.0]]
+
+
+def test_a_log_of_years_has_at_most_some_two_thousand_lists(popularity_of, lists_at):
+    popular = popularity_of(WATCHES, log_days=20 * 365)
+    assert len(popular.rows) < 2_100
+    rows, _ = lists_at(popular, [0, 365 * DAY], 1)
+    assert rows == [[0], [5]]

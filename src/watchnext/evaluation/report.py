@@ -43,8 +43,8 @@ class Report:
 
 def write_report(report: Report, folder: Path) -> None:
     """Writes `report.json` and `report.html` into `folder`."""
-    (folder / "report.json").write_text(report.to_json())
-    (folder / "report.html").write_text(_html(report))
+    (folder / "report.json").write_text(report.to_json(), encoding="utf-8")
+    (folder / "report.html").write_text(_html(report), encoding="utf-8")
 
 
 def shown(value: Estimate | float) -> str:

@@ -11,18 +11,15 @@ import pyarrow as pa
 from watchnext.artifacts import save_arrays, writing
 from watchnext.config import PrepareConfig, SplitConfig
 from watchnext.errors import ConfigurationError, DataError
+from watchnext.events.attributes import write_users, write_videos
 from watchnext.events.log import EventLog
 from watchnext.events.splits import split_log
+from watchnext.events.tokens import TOKENS
 from watchnext.events.vocabulary import Vocabulary, save_column
 from watchnext.progress import bar
 from watchnext.shapes import Array
 
 _CHUNK_ROWS = 1_000_000
-
-_WORDS = "list_filter(regexp_split_to_array(lower(query), '[^\\p{L}\\p{N}]+'), lambda word: word <> '')"
-_PAIRS = f"list_transform(range(1, greatest(len({_WORDS}), 1)), lambda i: {_WORDS}[i] || ' ' || {_WORDS}[i + 1])"
-TOKENS = f"list_concat({_WORDS}, {_PAIRS})"
-"""SQL: the unigrams and bigrams of a query (§3.2)."""
 
 
 def compile_dataset(log: EventLog, path: Path, split: SplitConfig, prepare: PrepareConfig) -> None:
@@ -45,23 +42,13 @@ def compile_dataset(log: EventLog, path: Path, split: SplitConfig, prepare: Prep
         _write_events(log, folder, facts)
         progress.advance()
         _write_searches(log, folder, facts)
-        _write_users(log, folder, facts)
+        write_users(log, folder, facts)
         progress.advance()
-        _write_videos(log, folder, facts, prepare.max_tags)
+        write_videos(log, folder, facts, prepare.max_tags)
         progress.advance()
         for owner in ("video", "channel"):
             _write_timelines(log, folder / f"{owner}_timelines", owner, facts)
             progress.advance()
-
-
-def query_tokens(query: str) -> list[str]:
-    """Gives the unigrams and bigrams of one search query, by the SQL that compiles a log.
-
-    >>> query_tokens("Jazz  piano-trio")
-    ['jazz', 'piano', 'trio', 'jazz piano', 'piano trio']
-    """
-    with duckdb.connect() as connection:
-        return list(connection.execute(f"SELECT {TOKENS} FROM (SELECT ? AS query)", [query]).fetchall()[0][0])
 
 
 def _merge_events(log: EventLog) -> None:
@@ -228,78 +215,6 @@ def _write_searches(log: EventLog, folder: Path, facts: dict[str, Any]) -> None:
     owners = log.rows("users_vocabulary") + 1
     _write_segments(log, folder / "searches", tokens, {"timestamp": "<i8", "token_row": "<i4"}, owners)
     facts["num_searches"] = log.rows("searches")
-
-
-def _write_users(log: EventLog, folder: Path, facts: dict[str, Any]) -> None:
-    rows = log.rows("users_vocabulary") + 1
-    source = "FROM users JOIN users_vocabulary keys ON user_id = keys.id"
-    categorical = _categories(log, "users", facts["user_categories"], source, rows)
-    continuous = _numbers(log, facts["user_numbers"], source, rows)
-    save_arrays(folder / "users", {"categorical": categorical, "continuous": continuous})
-
-
-def _write_videos(log: EventLog, folder: Path, facts: dict[str, Any], max_tags: int) -> None:
-    rows = log.rows("videos_vocabulary") + 1
-    source = "FROM videos JOIN videos_vocabulary keys ON video_id = keys.id"
-    channels = _column(
-        log,
-        f"SELECT keys.row, c.row AS value {source} JOIN channels_vocabulary c ON channel_id = c.id",
-        rows,
-        np.int32,
-    )
-    uploaded = _column(
-        log, f"SELECT keys.row, uploaded_at AS value {source} WHERE uploaded_at IS NOT NULL", rows, np.int64
-    )
-    completed = _column(
-        log,
-        "SELECT video_row AS row, count(*) AS value FROM events "
-        f"WHERE completed AND timestamp < {facts['test_start']} GROUP BY video_row",
-        rows,
-        np.int64,
-    )
-    completed[0] = 0
-    tags = np.zeros((rows, max_tags), dtype=np.int32)
-    listed = log.connection.execute(
-        f"SELECT video, nth - 1 AS nth, t.row AS tag FROM (SELECT keys.row AS video, unnest(tags) AS tag, "
-        f"generate_subscripts(tags, 1) AS nth {source}) JOIN tags_vocabulary t ON tag = t.id WHERE nth <= {max_tags}"
-    ).fetchnumpy()
-    tags[listed["video"], listed["nth"]] = listed["tag"]
-    save_arrays(
-        folder / "videos",
-        {
-            "channel_row": channels,
-            "categorical": _categories(log, "videos", facts["video_categories"], source, rows),
-            "continuous": _numbers(log, facts["video_numbers"], source, rows),
-            "tag_rows": tags,
-            "uploaded_at": uploaded,
-            "num_completed": completed,
-        },
-    )
-
-
-def _categories(log: EventLog, table: str, names: list[str], source: str, rows: int) -> Array:
-    columns = np.zeros((rows, len(names)), dtype=np.int32)
-    for place, name in enumerate(names):
-        query = f'SELECT keys.row, v.row AS value {source} JOIN "{table}.{name}_vocabulary" v ON "{name}" = v.id'
-        columns[:, place] = _column(log, query, rows, np.int32)
-    return columns
-
-
-def _numbers(log: EventLog, names: list[str], source: str, rows: int) -> Array:
-    columns = np.full((rows, len(names)), np.nan, dtype=np.float32)
-    for place, name in enumerate(names):
-        values = log.connection.execute(
-            f'SELECT keys.row, "{name}" AS value {source} WHERE "{name}" IS NOT NULL'
-        ).fetchnumpy()
-        columns[values["row"], place] = values["value"]
-    return columns
-
-
-def _column(log: EventLog, query: str, rows: int, kind: type[np.generic]) -> Array:
-    column = np.zeros(rows, dtype=kind)
-    values = log.connection.execute(query).fetchnumpy()
-    column[values["row"]] = values["value"]
-    return column
 
 
 def _write_timelines(log: EventLog, folder: Path, owner: str, facts: dict[str, Any]) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from watchnext.errors import DataError
-from watchnext.events.log import BROKEN_LINES, checks_of, typed, unwrap_json
+from watchnext.events.checks import checks_of, typed
+from watchnext.events.log import BROKEN_LINES, unwrap_json
 from watchnext.events.mapping import FORMATS
 from watchnext.events.readers import ROW_NUMBER, relation
 from watchnext.events.schema import TABLES

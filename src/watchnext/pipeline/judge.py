@@ -12,6 +12,7 @@ from watchnext.evaluation.lists import System, score_lists
 from watchnext.evaluation.predictions import baseline_predictions, score_predictions
 from watchnext.evaluation.report import Report
 from watchnext.evaluation.watch_time import reliability
+from watchnext.events.dataset import Dataset
 from watchnext.examples.contexts import UserContext, seen_before
 from watchnext.examples.impressions import impressions_between
 from watchnext.examples.next_watch import targets_between
@@ -31,28 +32,32 @@ def judge(bundle: Bundle, config: EvaluationConfig, settings: dict[str, Any], tr
     dataset = bundle.dataset
     if dataset.test_start >= dataset.log_end:
         raise DataError("this dataset keeps no test period ([split] test_share = 0): there is nothing to judge by.")
+    retrieval = _judge_retrieval(bundle, config)
     ranking, deciles = _judge_ranking(bundle, config)
-    names = (
-        "name",
-        "num_events",
-        "num_watches",
-        "num_timed",
-        "num_searches",
-        "rejected",
-        "num_repeats",
-        "num_videos_left_out",
-    )
-    log = {name: dataset.facts[name] for name in names}
-    log |= {"videos": dataset.num_videos - 1, "users": len(dataset.vocabularies["users"]) - 1}
-    notes = (
-        []
-        if dataset.facts["has_impressions"]
-        else [
+    return Report(_log_facts(dataset), retrieval, ranking, deciles, training, settings, _notes(dataset))
+
+
+def _log_facts(dataset: Dataset) -> dict[str, Any]:
+    names = ("name", "num_events", "num_watches", "num_timed", "num_searches", "rejected", "num_repeats")
+    sizes = {"videos": dataset.num_videos - 1, "users": len(dataset.vocabularies["users"]) - 1}
+    return {name: dataset.facts[name] for name in names} | sizes
+
+
+def _notes(dataset: Dataset) -> list[str]:
+    """What a reader must know to read the figures rightly."""
+    events = dataset.events
+    in_test = np.asarray(events.segments.timestamp) >= dataset.test_start
+    new = int((in_test & events.completed & (events.video_row == 0)).sum())
+    notes = [
+        f"{new:,} of the test period's {int((in_test & events.completed).sum()):,} completed watches are of videos "
+        "that the vocabulary does not hold. No system here can find them, and recall does not count them."
+    ]
+    if not dataset.facts["has_impressions"]:
+        notes.append(
             "The log has no impressions: the ranker learnt from watches beside unwatched candidates of our own, so its "
             "figures rank videos but are not watch times of real impressions."
-        ]
-    )
-    return Report(log, _judge_retrieval(bundle, config), ranking, deciles, training, settings, notes)
+        )
+    return notes
 
 
 def _judge_retrieval(bundle: Bundle, config: EvaluationConfig) -> dict[str, Any]:

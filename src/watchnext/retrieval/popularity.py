@@ -11,7 +11,8 @@ from watchnext.events.dataset import Dataset
 from watchnext.examples.contexts import UserContext
 from watchnext.shapes import Array, Float, Int
 
-_BUCKET_SECONDS = 6 * 3600
+_QUARTER_OF_A_DAY_SECONDS = 6 * 3600
+_MOST_LISTS = 2000
 _HALF_LIFE_SECONDS = 3 * 86_400
 _LIST_LENGTH = 1000
 
@@ -20,10 +21,12 @@ _LIST_LENGTH = 1000
 class RecentPopularity:
     """The most completed videos of the days before, for every quarter of a day of the log.
 
-    A watch counts half after three days. A moment uses the list made at the last quarter that had ended by then.
+    A watch counts half after three days. A moment uses the list made when the last quarter ended. A log of years
+    has longer periods than quarters of a day, so that there are never more than two thousand lists.
     """
 
     first_moment: Int[Array, ""]
+    period_seconds: Int[Array, ""]
     rows: Int[Array, "moments k"]
     scores: Float[Array, "moments k"]
 
@@ -31,41 +34,42 @@ class RecentPopularity:
 
     @classmethod
     def fit(cls, dataset: Dataset) -> "RecentPopularity":
-        """Makes the lists from the first quarter to the end of the log."""
+        """Makes the lists from the first period to the end of the log."""
         events = dataset.events
         moments = np.asarray(events.watches.timestamp)
         videos = np.asarray(events.video_row[events.watch_places])
         first = int(dataset.facts["log_start"])
-        quarter = (moments - first) // _BUCKET_SECONDS
-        order = np.argsort(quarter, kind="stable")
-        num_quarters = (dataset.log_end - first) // _BUCKET_SECONDS + 2
-        bounds = np.searchsorted(quarter[order], np.arange(num_quarters))
+        seconds = max(_QUARTER_OF_A_DAY_SECONDS, (dataset.log_end - first) // _MOST_LISTS)
+        period = (moments - first) // seconds
+        order = np.argsort(period, kind="stable")
+        num_periods = (dataset.log_end - first) // seconds + 2
+        bounds = np.searchsorted(period[order], np.arange(num_periods))
         length = min(_LIST_LENGTH, dataset.num_videos - 1)
-        rows = np.zeros((num_quarters, length), dtype=np.int32)
-        scores = np.zeros((num_quarters, length), dtype=np.float32)
+        rows = np.zeros((num_periods, length), dtype=np.int32)
+        scores = np.zeros((num_periods, length), dtype=np.float32)
         score = np.zeros(dataset.num_videos)
-        decay = 0.5 ** (_BUCKET_SECONDS / _HALF_LIFE_SECONDS)
-        for now in range(1, num_quarters):
+        decay = 0.5 ** (seconds / _HALF_LIFE_SECONDS)
+        for now in range(1, num_periods):
             ended = videos[order[bounds[now - 1] : bounds[now]]]
             score = score * decay + np.bincount(ended, minlength=dataset.num_videos)
             rows[now], scores[now] = _top(score, length)
-        return cls(np.array(first), rows, scores)
+        return cls(np.array(first), np.array(seconds), rows, scores)
 
     def nominate(self, context: UserContext, k: int) -> tuple[Int[Array, "batch k"], Float[Array, "batch k"]]:
         """Gives the k most popular videos as of each moment."""
-        quarter = (context.moment - int(self.first_moment)) // _BUCKET_SECONDS
-        quarter = np.clip(quarter, 0, len(self.rows) - 1)
+        period = (context.moment - int(self.first_moment)) // int(self.period_seconds)
+        period = np.clip(period, 0, len(self.rows) - 1)
         wider = ((0, 0), (0, max(0, k - self.rows.shape[1])))
-        return np.pad(self.rows[quarter, :k].astype(np.int64), wider), np.pad(self.scores[quarter, :k], wider)
+        return np.pad(self.rows[period, :k].astype(np.int64), wider), np.pad(self.scores[period, :k], wider)
 
     def save(self, folder: Path) -> None:
         """Writes the lists."""
-        save_arrays(folder, {"first_moment": self.first_moment, "rows": self.rows, "scores": self.scores})
+        save_arrays(folder, vars(self))
 
     @classmethod
     def open(cls, folder: Path) -> "RecentPopularity":
         """Maps what `save` wrote."""
-        return cls(**load_arrays(folder, ("first_moment", "rows", "scores")))
+        return cls(**load_arrays(folder, ("first_moment", "period_seconds", "rows", "scores")))
 
 
 def best_of_sparse(scores: sparse.csr_array, k: int) -> tuple[Int[Array, "batch k"], Float[Array, "batch k"]]:

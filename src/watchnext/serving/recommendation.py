@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from watchnext.errors import RequestError
-from watchnext.events.compiling import query_tokens
 from watchnext.events.dataset import Dataset, SearchTokens, Segments, UserEvents, UserTable
 from watchnext.events.schema import LATEST_TIME_SECONDS
+from watchnext.events.tokens import query_tokens
 from watchnext.shapes import Array, Int
 
 _LARGEST_NUMBER = float(np.finfo(np.float32).max)

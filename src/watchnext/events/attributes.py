@@ -1,0 +1,84 @@
+"""What is known of users and videos themselves, as arrays by row."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from watchnext.artifacts import save_arrays
+from watchnext.events.log import EventLog
+from watchnext.shapes import Array
+
+
+def write_users(log: EventLog, folder: Path, facts: dict[str, Any]) -> None:
+    """Writes the categorical and numeric columns of every user; row 0 is an unknown user."""
+    rows = log.rows("users_vocabulary") + 1
+    source = "FROM users JOIN users_vocabulary keys ON user_id = keys.id"
+    categorical = _categories(log, "users", facts["user_categories"], source, rows)
+    continuous = _numbers(log, facts["user_numbers"], source, rows)
+    save_arrays(folder / "users", {"categorical": categorical, "continuous": continuous})
+
+
+def write_videos(log: EventLog, folder: Path, facts: dict[str, Any], max_tags: int) -> None:
+    """Writes channel, categories, numbers, tags, upload time and completed watches of every video."""
+    rows = log.rows("videos_vocabulary") + 1
+    source = "FROM videos JOIN videos_vocabulary keys ON video_id = keys.id"
+    channels = _column(
+        log,
+        f"SELECT keys.row, c.row AS value {source} JOIN channels_vocabulary c ON channel_id = c.id",
+        rows,
+        np.int32,
+    )
+    uploaded = _column(
+        log, f"SELECT keys.row, uploaded_at AS value {source} WHERE uploaded_at IS NOT NULL", rows, np.int64
+    )
+    completed = _column(
+        log,
+        "SELECT video_row AS row, count(*) AS value FROM events "
+        f"WHERE completed AND timestamp < {facts['test_start']} GROUP BY video_row",
+        rows,
+        np.int64,
+    )
+    completed[0] = 0
+    tags = np.zeros((rows, max_tags), dtype=np.int32)
+    listed = log.connection.execute(
+        f"SELECT video, nth - 1 AS nth, t.row AS tag FROM (SELECT keys.row AS video, unnest(tags) AS tag, "
+        f"generate_subscripts(tags, 1) AS nth {source}) JOIN tags_vocabulary t ON tag = t.id WHERE nth <= {max_tags}"
+    ).fetchnumpy()
+    tags[listed["video"], listed["nth"]] = listed["tag"]
+    save_arrays(
+        folder / "videos",
+        {
+            "channel_row": channels,
+            "categorical": _categories(log, "videos", facts["video_categories"], source, rows),
+            "continuous": _numbers(log, facts["video_numbers"], source, rows),
+            "tag_rows": tags,
+            "uploaded_at": uploaded,
+            "num_completed": completed,
+        },
+    )
+
+
+def _categories(log: EventLog, table: str, names: list[str], source: str, rows: int) -> Array:
+    columns = np.zeros((rows, len(names)), dtype=np.int32)
+    for place, name in enumerate(names):
+        query = f'SELECT keys.row, v.row AS value {source} JOIN "{table}.{name}_vocabulary" v ON "{name}" = v.id'
+        columns[:, place] = _column(log, query, rows, np.int32)
+    return columns
+
+
+def _numbers(log: EventLog, names: list[str], source: str, rows: int) -> Array:
+    columns = np.full((rows, len(names)), np.nan, dtype=np.float32)
+    for place, name in enumerate(names):
+        values = log.connection.execute(
+            f'SELECT keys.row, "{name}" AS value {source} WHERE "{name}" IS NOT NULL'
+        ).fetchnumpy()
+        columns[values["row"], place] = values["value"]
+    return columns
+
+
+def _column(log: EventLog, query: str, rows: int, kind: type[np.generic]) -> Array:
+    column = np.zeros(rows, dtype=kind)
+    values = log.connection.execute(query).fetchnumpy()
+    column[values["row"]] = values["value"]
+    return column
