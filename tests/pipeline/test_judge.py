@@ -56,11 +56,25 @@ def test_repeats_count_where_seen_videos_are_not_struck(bundle):
     assert struck != kept
 
 
-def test_the_report_tells_of_the_log_and_of_absent_impressions(bundle):
+def test_the_report_tells_of_the_log(bundle):
     report = judge(bundle, CONFIG, {"a": 1}, {})
-    assert (report.log["videos"], report.log["users"], report.notes) == (60, 240, [])
-    notes = judge(with_dataset(bundle, {"has_impressions": False}), CONFIG, {}, {}).notes
-    assert len(notes) == 1 and "no impressions" in notes[0]
+    assert (report.log["videos"], report.log["users"], report.settings) == (60, 240, {"a": 1})
+
+
+def test_the_report_tells_of_new_videos_and_of_absent_impressions(bundle):
+    told = judge(bundle, CONFIG, {}, {}).notes
+    assert len(told) == 1 and told[0].startswith("0 of the test period's")
+    told = judge(with_dataset(bundle, {"has_impressions": False}), CONFIG, {}, {}).notes
+    assert len(told) == 2 and "no impressions" in told[1]
+
+
+def test_only_repeats_to_find_are_refused(bundle):
+    """Every user was shown one video, again and again."""
+    events = bundle.dataset.events
+    again = dataclasses.replace(events, video_row=np.ones_like(events.video_row))
+    repeats = with_dataset(bundle, {"test_start": bundle.dataset.log_end - 3600}, events=again)
+    with pytest.raises(DataError, match="had been shown to its user before"):
+        judge(repeats, CONFIG, {}, {})
 
 
 def test_curves_are_named_by_stage_and_fit():

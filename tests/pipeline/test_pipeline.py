@@ -106,7 +106,7 @@ def test_an_interrupted_prepare_leaves_no_dataset(run, monkeypatch, interruption
     def interrupt(*_):
         raise interruption
 
-    monkeypatch.setattr(compiling, "_write_videos", interrupt)
+    monkeypatch.setattr(compiling, "write_videos", interrupt)
     with pytest.raises(interruption):
         pipeline.prepare(run)
     assert list(run.folder.iterdir()) == []
@@ -117,7 +117,7 @@ def test_an_interrupted_prepare_keeps_the_old_dataset(half_way, monkeypatch):
         raise KeyboardInterrupt
 
     run = half_way("dataset")
-    monkeypatch.setattr(compiling, "_write_videos", interrupt)
+    monkeypatch.setattr(compiling, "write_videos", interrupt)
     with pytest.raises(KeyboardInterrupt):
         pipeline.prepare(run)
     assert Dataset.open(run.part("dataset")).num_videos == 61

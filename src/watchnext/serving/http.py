@@ -86,6 +86,7 @@ def create_app(bundle: Path) -> FastAPI:
     app.add_api_route("/v1/recommendations", recommend_user, methods=["GET"], response_model=Answer)
     app.add_api_route("/v1/recommendations", recommend_visitor, methods=["POST"], response_model=Answer)
     app.add_exception_handler(RequestError, _refused)
+    app.add_exception_handler(RequestValidationError, _malformed)
     return app
 
 
