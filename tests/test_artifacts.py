@@ -137,7 +137,9 @@ def test_a_manifest_that_is_a_list_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["absent", "a_file"])
 def test_where_nothing_is_the_message_says_so(tmp_path: Path, name: str) -> None:
     (tmp_path / "a_file").touch()
-    with pytest.raises(ArtifactError, match=r"holds no bundle: there is no manifest\.json in it"):
+    with pytest.raises(
+        ArtifactError, match=r"holds no bundle: there is no manifest\.json in it\. Run the step that makes it first"
+    ):
         open_artifact(tmp_path / name, "bundle")
 
 

@@ -126,7 +126,10 @@ def _read_manifest(path: Path, kind: str) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text())
     except (FileNotFoundError, NotADirectoryError) as missing:
-        raise ArtifactError(f"{path} holds no {kind}: there is no {MANIFEST} in it.") from missing
+        raise ArtifactError(
+            f"{path} holds no {kind}: there is no {MANIFEST} in it. Run the step that makes it first "
+            "(watchnext --help has them in order)."
+        ) from missing
     except ValueError as broken:
         raise ArtifactError(f"{path} is damaged: {MANIFEST} is not JSON. {_REMEDY}") from broken
     if not isinstance(manifest, dict) or manifest.get("format_version") != FORMAT_VERSION:

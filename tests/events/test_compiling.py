@@ -69,7 +69,6 @@ def test_each_users_events_are_contiguous_and_in_time_order(compiled: Compile) -
     assert small.ids("users") == ["ann", "bob", "cid"]
     assert small.dataset.events.segments.offsets.tolist() == [0, 0, 3, 6, 7]
     assert small.dataset.events.segments.timestamp.tolist() == [10, 20, 40, 50, 60, 70, 95]
-    assert small.events("user_row") == [1, 1, 1, 2, 2, 2, 3]
     # b = 1, a = 2, c = 3, d = 4; e is first seen in the test period and has no row.
     assert small.events("video_row") == [1, 3, 2, 1, 3, 4, 0]
     assert small.events("watch_seconds") == [30, 2, 31, 40, 1, 1, 99]

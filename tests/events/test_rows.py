@@ -146,3 +146,9 @@ def test_a_broken_json_line_is_refused(write):
 def test_an_expression_that_meets_an_odd_value_is_refused(write):
     with pytest.raises(DataError, match="cannot be read as csv: Conversion Error"):
         read_rows(write("rows.csv", "t\n1\nx\n"), ("timestamp",), (), {"timestamp": "CAST(t AS BIGINT)"})
+
+
+def test_a_layout_that_makes_several_events_of_a_row_is_refused(tmp_path):
+    pq.write_table(pa.table({"user_id": [1, 2], "videos": [[1, 2], [3, 4]]}), tmp_path / "rows.parquet")
+    with pytest.raises(DataError, match="several events of one row"):
+        read_rows(tmp_path / "rows.parquet", ("user_id", "video_id"), (), {"video_id": "unnest(videos)"})

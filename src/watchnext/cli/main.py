@@ -14,6 +14,7 @@ from watchnext import pipeline
 from watchnext.cli import demonstration
 from watchnext.cli.tables import print_recommendations, print_report, print_settings, print_summary
 from watchnext.errors import RequestError, WatchnextError
+from watchnext.memory import keep_freed_memory
 from watchnext.progress import say
 from watchnext.serving.batch import recommend_to_file, score_to_file
 from watchnext.serving.http import create_app
@@ -180,6 +181,7 @@ def _step(name: str, log_file: Path, folder: Path) -> None:
 
 def main() -> None:
     """Runs the command line; a failure that the user can act on is one message and exit status 1."""
+    keep_freed_memory()
     try:
         app()
     except WatchnextError as error:

@@ -107,6 +107,11 @@ def _values(
     projected = ", ".join(f'({expression}) AS "{name}"' for name, expression in expressions.items())
     connection.execute(f"CREATE TABLE raw AS SELECT {projected}, {ROW_NUMBER} FROM rows")
     unwrap_json(connection)
+    if connection.execute("SELECT (SELECT count(*) FROM raw) <> (SELECT count(*) FROM rows)").fetchall()[0][0]:
+        raise DataError(
+            f"the log's expressions make several events of one row, so rows of {path.name} cannot be told apart: "
+            f"give it the columns {', '.join(expressions)} as they are."
+        )
     types = {name: kind for name, kind, *_ in connection.execute("DESCRIBE raw").fetchall()}
     values = {name: typed(_COLUMNS[name], types[name])[0] for name in expressions}
     checks = [check for name in values for check in checks_of(_COLUMNS[name], values[name], name in required)]

@@ -17,6 +17,7 @@ from typing import Any
 from watchnext.artifacts import open_artifact, writing
 from watchnext.bundle.bundle import Bundle, write_bundle
 from watchnext.config import Config
+from watchnext.errors import ConfigurationError
 from watchnext.evaluation.report import Report, write_report
 from watchnext.events.compiling import compile_dataset
 from watchnext.events.dataset import Dataset
@@ -110,11 +111,12 @@ def train_ranking(run: Run) -> None:
     retrieval = open_artifact(run.part("retrieval"), "retrieval")
     retrieval.require_parent(dataset.artifact)
     early = build_sources(open_network(retrieval, "early"), dataset, dataset.ranking_start, config.index)
-    made_from = f"{dataset.artifact.fingerprint} {retrieval.fingerprint}"
+    made_from = f"{dataset.artifact.fingerprint} {retrieval.fingerprint} {config.index} {config.serving}"
     fitted = fit_ranking(dataset, early, config.ranking, config.serving, run.checkpoints("ranking"), made_from)
     facts: dict[str, Any] = {
         "training": {name: asdict(outcome) for name, outcome in fitted.outcomes.items()},
         "features": asdict(fitted.settings),
+        "serving": asdict(config.serving),
     }
     with writing(run.part("ranking"), "ranking", (dataset.artifact, retrieval), config.ranking, facts) as folder:
         facts |= save_ranking_network(fitted.network, folder)
@@ -126,8 +128,16 @@ def make_bundle(run: Run) -> None:
 
     Raises:
         ArtifactError: a part is missing, damaged, or was not made from its neighbours.
+        ConfigurationError: [serving] is not what the ranker was trained for.
     """
-    write_bundle(run.part("bundle"), Path(run.folder), run.config.serving)
+    serving = run.config.serving
+    trained_for = open_artifact(run.part("ranking"), "ranking").facts["serving"]
+    if trained_for != asdict(serving):
+        raise ConfigurationError(
+            f"[serving] is {asdict(serving)}, but the ranker was trained for {trained_for}: which sources nominate a "
+            "video is one of its features. Train ranking again, or put the settings back."
+        )
+    write_bundle(run.part("bundle"), Path(run.folder), serving)
 
 
 def evaluate(run: Run) -> Report:

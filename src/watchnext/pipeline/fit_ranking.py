@@ -130,6 +130,7 @@ def _with_unwatched_candidates(
             context = request_context(dataset, part.user_row, part.timestamp, generator, settings)
             excluded = excluded_videos(dataset, context, serving.exclude_seen)
             video_row = generator.candidates(context, serving.num_candidates, excluded).video_row
+            video_row = np.pad(video_row, ((0, 0), (0, 1)))  # row 0, which adds nothing, where all were seen
             places = draw.integers(0, video_row.shape[1], (len(part), config.sampled_negatives))
             chosen = np.take_along_axis(video_row, places, axis=1)
             drawn.append(np.where(chosen == part.video_row[:, None], 0, chosen))

@@ -118,6 +118,7 @@ class Recommender:
         Raises:
             RequestError: an impossible k or stage.
         """
+        self._refuse_impossible(k, stage)
         rows = self.bundle.dataset.vocabularies["users"].rows_of(user_ids)
         known = np.flatnonzero(rows)
         for start in range(0, len(known), _USERS_AT_ONCE):

@@ -12,6 +12,7 @@ from torch import nn
 from watchnext.errors import TrainingError
 from watchnext.layers.embedding import RowwiseAdagrad, tables_of
 from watchnext.layers.tensors import device_of, training_device
+from watchnext.memory import keep_freed_memory
 from watchnext.progress import Bar, bar, say
 from watchnext.shapes import Float, Tensor
 from watchnext.training.checkpoint import Checkpoint, Position
@@ -77,6 +78,7 @@ def fit(
         TrainingError: the loss is not finite.
     """
     began = time.monotonic()
+    keep_freed_memory()
     model.to(training_device())
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=schedule.learning_rate)
     row_optimizer = RowwiseAdagrad(tables_of(model), schedule.embedding_learning_rate)
