@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 
 from machine import print_result
-
 from watchnext import pipeline
 from watchnext.cli.demonstration import sample_log
 from watchnext.cli.tables import print_report
+from watchnext.evaluation.bootstrap import Estimate
 
 
 def main() -> None:
@@ -22,18 +22,15 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--run", type=Path, default=Path("runs/benchmark"))
     run = pipeline.Run(sample_log(), arguments.parse_args().run)
-    seconds = {}
-    for name, step in pipeline.STEPS.items():
-        began = time.monotonic()
-        made = step(run)
-        seconds[name] = round(time.monotonic() - began, 1)
-    assert isinstance(made, pipeline.Report)
-    print_report(made)
-    recall = {name: row["recall@100"].value for name, row in made.retrieval.items()}
-    loss = {name: row["weighted_loss"].value for name, row in made.ranking.items()}
-    ours = made.ranking["watchnext"]
+    began: list[tuple[str, float]] = []
+    report = pipeline.run_all(run, announce=lambda name: began.append((name, time.monotonic())))
+    ends = [moment for _, moment in began[1:]] + [time.monotonic()]
+    print_report(report)
+    recall = {name: row["recall@100"].value for name, row in report.retrieval.items()}
+    loss = {name: _value(row["weighted_loss"]) for name, row in report.ranking.items()}
+    ours = report.ranking["watchnext"]
     print_result(
-        seconds=seconds,
+        seconds={name: round(end - start, 1) for (name, start), end in zip(began, ends, strict=True)},
         recall_at_100=recall["watchnext"],
         ratio_to_co_watch=recall["watchnext"] / recall["item-to-item co-watch"],
         weighted_loss=loss["watchnext"],
@@ -42,6 +39,10 @@ def main() -> None:
         rmse_seconds=ours["rmse_seconds"],
         sum_ratio=ours["sum_ratio"],
     )
+
+
+def _value(figure: Estimate | float) -> float:
+    return figure.value if isinstance(figure, Estimate) else figure
 
 
 if __name__ == "__main__":

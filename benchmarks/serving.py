@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from machine import print_result
 
+from machine import print_result
 from watchnext.retrieval.exact_index import ExactIndex
 from watchnext.serving.recommender import Recommender
 from watchnext.serving.stages import inputs_of, request_context

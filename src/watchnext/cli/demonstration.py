@@ -29,12 +29,7 @@ def run_demo(folder: Path) -> None:
     say("check", "bold")
     rejects = folder / "rejects.parquet"
     print_summary(pipeline.check(log_file, rejects), rejects)
-    for name, step in pipeline.STEPS.items():
-        if name != "evaluate":
-            say(name, "bold")
-            step(run)
-    say("evaluate", "bold")
-    print_report(pipeline.evaluate(run))
+    print_report(pipeline.run_all(run, announce=lambda name: say(name, "bold")))
     say("recommend", "bold")
     recommender = Recommender.open(run.part("bundle"))
     for user_id in _active_users(recommender.bundle.dataset):

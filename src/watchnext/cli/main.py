@@ -14,6 +14,7 @@ from watchnext import pipeline
 from watchnext.cli import demonstration
 from watchnext.cli.tables import print_recommendations, print_report, print_settings, print_summary
 from watchnext.errors import RequestError, WatchnextError
+from watchnext.evaluation.report import Report
 from watchnext.memory import keep_freed_memory
 from watchnext.progress import say
 from watchnext.serving.batch import recommend_to_file, score_to_file
@@ -86,18 +87,14 @@ def bundle(log_file: LogFile, run: RunFolder = RUNS) -> None:
 @app.command()
 def evaluate(log_file: LogFile, run: RunFolder = RUNS) -> None:
     """Judge the bundle on the test period beside baselines: a table, report.json and report.html."""
-    print_report(pipeline.evaluate(pipeline.Run(log_file, run)))
-    say(f"the report with pictures: {run / 'evaluation' / 'report.html'}")
+    _tell(pipeline.evaluate(pipeline.Run(log_file, run)), run)
 
 
 @app.command("run")
 def run_all(log_file: LogFile, run: RunFolder = RUNS) -> None:
     """Do all of the above: from a log to a bundle and a report."""
-    for name, step in pipeline.STEPS.items():
-        if name != "evaluate":
-            say(name, "bold")
-            step(pipeline.Run(log_file, run))
-    evaluate(log_file, run)
+    report = pipeline.run_all(pipeline.Run(log_file, run), announce=lambda name: say(name, "bold"))
+    _tell(report, run)
     say(f"serve it: watchnext serve --bundle {run / 'bundle'}")
 
 
@@ -171,6 +168,11 @@ def demo(run: RunFolder = Path("runs/demo")) -> None:
 def settings() -> None:
     """Print every setting of the TOML file with its default and what it does."""
     print_settings()
+
+
+def _tell(report: Report, run: Path) -> None:
+    print_report(report)
+    say(f"the report with pictures: {run / 'evaluation' / 'report.html'}")
 
 
 def _step(name: str, log_file: Path, folder: Path) -> None:

@@ -161,8 +161,11 @@ STEPS: dict[str, Callable[[Run], object]] = {
 """The steps in order, by the name of their command."""
 
 
-def run_all(run: Run) -> Report:
-    """Runs every step, from the log to the report."""
-    for step in list(STEPS.values())[:-1]:
-        step(run)
-    return evaluate(run)
+def run_all(run: Run, announce: Callable[[str], object] = str) -> Report:
+    """Runs every step, from the log to the report; `announce` is told the name of each before it begins."""
+    made: object = None
+    for name, step in STEPS.items():
+        announce(name)
+        made = step(run)
+    assert isinstance(made, Report)  # the last step is `evaluate`
+    return made
