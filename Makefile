@@ -17,14 +17,14 @@ test: $(READY)  ## all tests, with branch coverage
 	$(BIN)/python -m pytest --cov --cov-report=term
 
 lint: $(READY)  ## format, lint, types, import contract
-	$(BIN)/ruff format --check src tests benchmarks
-	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks scripts
+	$(BIN)/ruff check src tests benchmarks scripts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 format: $(READY)  ## mend what can be mended
-	$(BIN)/ruff format src tests benchmarks
-	$(BIN)/ruff check --fix src tests benchmarks
+	$(BIN)/ruff format src tests benchmarks scripts
+	$(BIN)/ruff check --fix src tests benchmarks scripts
 
 bench: $(READY)  ## speed and quality on the bundled log, one JSON line at the end of each
 	$(BIN)/python benchmarks/kuairand.py

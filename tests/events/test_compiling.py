@@ -394,3 +394,16 @@ def test_a_log_without_searches_users_or_videos_has_empty_tables(compiled: Compi
     assert (small.users.categorical.shape, small.videos.continuous.shape) == ((4, 0), (5, 0))
     assert small.channel_timelines.segments.offsets.tolist() == [0, 0]
     assert small.titles.to_pylist() == [None] * 4
+
+
+def test_further_columns_may_be_called_id_row_and_value(compiled: Compile) -> None:
+    files = {
+        "watches.csv": WATCHES,
+        "users.csv": "user_id,a,b,c\nann,x,1,p\nbob,y,2,q\n",
+        "videos.csv": "video_id,a,b,c\na,x,1,p\nb,y,2,q\n",
+    }
+    columns = '{id = "a", row = "b", value = "c"}'
+    small = compiled(files, f"users.columns = {columns}\nvideos.columns = {columns}\n")
+    assert small.dataset.user_categories == small.dataset.video_categories == ["id", "value"]
+    assert small.dataset.users.continuous[1:3, 0].tolist() == [1.0, 2.0]
+    assert dict(zip(small.ids("videos"), small.dataset.videos.continuous[1:, 0].tolist(), strict=True))["b"] == 2.0

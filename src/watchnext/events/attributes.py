@@ -15,7 +15,7 @@ def write_users(log: EventLog, folder: Path, facts: dict[str, Any]) -> None:
     rows = log.rows("users_vocabulary") + 1
     source = "FROM users JOIN users_vocabulary keys ON user_id = keys.id"
     categorical = _categories(log, "users", facts["user_categories"], source, rows)
-    continuous = _numbers(log, facts["user_numbers"], source, rows)
+    continuous = _numbers(log, "users", facts["user_numbers"], source, rows)
     save_arrays(folder / "users", {"categorical": categorical, "continuous": continuous})
 
 
@@ -51,7 +51,7 @@ def write_videos(log: EventLog, folder: Path, facts: dict[str, Any], max_tags: i
         {
             "channel_row": channels,
             "categorical": _categories(log, "videos", facts["video_categories"], source, rows),
-            "continuous": _numbers(log, facts["video_numbers"], source, rows),
+            "continuous": _numbers(log, "videos", facts["video_numbers"], source, rows),
             "tag_rows": tags,
             "uploaded_at": uploaded,
             "num_completed": completed,
@@ -62,16 +62,18 @@ def write_videos(log: EventLog, folder: Path, facts: dict[str, Any], max_tags: i
 def _categories(log: EventLog, table: str, names: list[str], source: str, rows: int) -> Array:
     columns = np.zeros((rows, len(names)), dtype=np.int32)
     for place, name in enumerate(names):
-        query = f'SELECT keys.row, v.row AS value {source} JOIN "{table}.{name}_vocabulary" v ON "{name}" = v.id'
+        query = (
+            f'SELECT keys.row, v.row AS value {source} JOIN "{table}.{name}_vocabulary" v ON {table}."{name}" = v.id'
+        )
         columns[:, place] = _column(log, query, rows, np.int32)
     return columns
 
 
-def _numbers(log: EventLog, names: list[str], source: str, rows: int) -> Array:
+def _numbers(log: EventLog, table: str, names: list[str], source: str, rows: int) -> Array:
     columns = np.full((rows, len(names)), np.nan, dtype=np.float32)
     for place, name in enumerate(names):
         values = log.connection.execute(
-            f'SELECT keys.row, "{name}" AS value {source} WHERE "{name}" IS NOT NULL'
+            f'SELECT keys.row, {table}."{name}" AS value {source} WHERE {table}."{name}" IS NOT NULL'
         ).fetchnumpy()
         columns[values["row"], place] = values["value"]
     return columns

@@ -125,18 +125,18 @@ def _vocabularies(log: EventLog, folder: Path, facts: dict[str, Any], config: Pr
             config.max_search_tokens,
         ),
     }
-    kept = "FROM videos JOIN videos_vocabulary ON video_id = id"
+    kept = "FROM videos JOIN videos_vocabulary keys ON video_id = keys.id"
     queries["channels"] = _most_frequent("channel_id", kept, config.max_videos)
     queries["tags"] = _most_frequent("tag", f"FROM (SELECT unnest(tags) AS tag {kept})", config.max_categories)
     for name in facts["video_categories"]:
-        queries[f"videos.{name}"] = _most_frequent(f'"{name}"', kept, config.max_categories)
+        queries[f"videos.{name}"] = _most_frequent(f'videos."{name}"', kept, config.max_categories)
     for name in facts["user_categories"]:
         queries[f"users.{name}"] = _most_frequent(f'"{name}"', "FROM users", config.max_categories)
     for name, query in queries.items():
         _vocabulary(log, name, query).save(folder, name)
     facts["vocabularies"] = list(queries)
     titles = log.connection.sql(
-        "SELECT title FROM videos_vocabulary LEFT JOIN videos ON video_id = id ORDER BY row"
+        "SELECT title FROM videos_vocabulary keys LEFT JOIN videos ON video_id = keys.id ORDER BY keys.row"
     ).to_arrow_table()
     save_column(titles["title"], folder / "titles.arrow")
     facts["num_videos_left_out"] = int(
