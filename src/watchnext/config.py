@@ -138,6 +138,9 @@ class RankingConfig(Checked):
         "a user's pace and taste in tags are read off events at least this old, not off the same sitting",
         least=0.0,
     )
+    max_impressions: int = setting(
+        500_000, "latest impressions that teach the ranker, drawn candidates included; bounds time and memory", least=1
+    )
     sampled_negatives: int = setting(
         4,
         "unwatched candidates of our own drawn for each watch where the log has no impressions",

@@ -59,3 +59,13 @@ def test_unwatched_videos_stand_beside_their_watch(records_of):
         (2, 6, 8, 3, 0.0, False, False),
         (2, 6, 9, 3, 0.0, False, False),
     ]
+
+
+def test_the_latest_impressions_keep_their_order_and_the_rest_follows(small_dataset):
+    shown = impressions_between(small_dataset.events, 0, small_dataset.log_end)
+    latest = shown.latest(100)
+    assert len(latest) == 100 and (np.diff(latest.user_row) >= 0).all()
+    assert latest.timestamp.min() >= np.sort(shown.timestamp)[-100]
+    both = latest.followed_by(shown)
+    assert len(both) == 100 + len(shown)
+    assert both.part(slice(100, None)).video_row.tolist() == shown.video_row.tolist()

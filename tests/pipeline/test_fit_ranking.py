@@ -1,4 +1,5 @@
 import dataclasses
+import importlib
 
 import numpy as np
 import pytest
@@ -60,3 +61,23 @@ def test_negatives_of_our_own_were_not_met_before(small_run, shown):
     assert not negatives.watch_seconds.any()
     seen = seen_before(bundle.dataset, negatives.user_row, negatives.timestamp)
     assert not any(video in rows for video, rows in zip(negatives.video_row, seen, strict=True))
+
+
+@pytest.mark.parametrize("has_impressions", [True, False])
+def test_no_more_than_max_impressions_teach(small_run, monkeypatch, has_impressions):
+    """Once for the training and once for the validation period, candidates drawn beside watches included."""
+    bundle = Bundle.open(small_run.bundle)
+    facts = bundle.dataset.facts | {"has_impressions": has_impressions}
+    dataset = dataclasses.replace(bundle.dataset, artifact=dataclasses.replace(bundle.dataset.artifact, facts=facts))
+    config = RankingConfig(max_impressions=50, tower=(8,), max_epochs=1)
+    fitting = importlib.import_module("watchnext.pipeline.fit_ranking")
+    counted = []
+
+    def count_and_stop(dataset, generator, examples, *_):
+        counted.append(len(examples))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fitting, "compute_inputs", count_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        fitting.fit_ranking(dataset, bundle.generator, config, bundle.serving, small_run.run.part("never"), "")
+    assert 50 < counted[0] <= 100

@@ -28,6 +28,16 @@ class Impressions:
         """Gives some of the impressions."""
         return Impressions(**{name: column[places] for name, column in vars(self).items()})
 
+    def latest(self, count: int) -> "Impressions":
+        """Gives the `count` latest impressions, in the same order."""
+        newest = np.argsort(-self.timestamp, kind="stable")[:count]
+        return self.part(np.sort(newest))
+
+    def followed_by(self, others: "Impressions") -> "Impressions":
+        """Gives these impressions and then the others."""
+        columns = {name: np.concatenate([column, getattr(others, name)]) for name, column in vars(self).items()}
+        return Impressions(**columns)
+
 
 def impressions_between(events: UserEvents, start: int, end: int) -> Impressions:
     """Gives the impressions in [start, end) whose watch time is known, one user's together and in time order."""
@@ -60,5 +70,4 @@ def with_unwatched(watched: Impressions, video_row: Int[Array, "rows samples"]) 
         nothing,
         nothing,
     )
-    both = {name: np.concatenate([column, getattr(drawn, name)]) for name, column in vars(watched).items()}
-    return Impressions(**both)
+    return watched.followed_by(drawn)

@@ -50,11 +50,14 @@ def fit_ranking(
     Raises:
         DataError: no impression between `ranking_start` and the test period has a known watch time.
     """
-    shown = impressions_between(dataset.events, dataset.ranking_start, dataset.test_start)
-    settings = feature_settings(shown.part(shown.timestamp < dataset.validation_start), config)
-    examples = shown
-    if not dataset.facts["has_impressions"]:
-        examples = _with_unwatched_candidates(dataset, generator, shown, config, settings, serving)
+    has_impressions = bool(dataset.facts["has_impressions"])
+    most = max(1, config.max_impressions // (1 if has_impressions else 1 + config.sampled_negatives))
+    training = impressions_between(dataset.events, dataset.ranking_start, dataset.validation_start).latest(most)
+    settings = feature_settings(training, config)
+    validation = impressions_between(dataset.events, dataset.validation_start, dataset.test_start).latest(most)
+    examples = training.followed_by(validation)
+    if not has_impressions:
+        examples = _with_unwatched_candidates(dataset, generator, examples, config, settings, serving)
     inputs = compute_inputs(dataset, generator, examples, serving, settings)
     learning = np.flatnonzero(examples.timestamp < dataset.validation_start)
     held_out = np.flatnonzero(examples.timestamp >= dataset.validation_start)
