@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
+from watchnext.bundle.bundle import Bundle
 from watchnext.retrieval.candidates import Candidates, without
+from watchnext.serving.stages import request_context
 
 K = 8
 
@@ -134,3 +136,15 @@ def test_without_strikes_moves_up_and_pads():
 
 def test_without_cuts_to_k():
     assert without(np.array([[4, 2, 9, 1]]), [np.array([4])], 2).tolist() == [[2, 9]]
+
+
+def test_drawn_candidates_are_nominations_and_more_often_those_of_several_sources(small_run):
+    bundle = Bundle.open(small_run.bundle)
+    moments = np.full(1, bundle.dataset.log_end)
+    context = request_context(bundle.dataset, np.array([7]), moments, bundle.generator, bundle.feature_settings)
+    candidates = bundle.generator.candidates(context, 10)
+    drawn = bundle.generator.draw(context, 10, None, 6_000, np.random.default_rng(0))[0]
+    times = np.bincount(drawn, minlength=61)[candidates.video_row[0]]
+    expected = 6_000 * candidates.nominated[0].sum(axis=1) / 30
+    assert times.sum() + (drawn == 0).sum() == 6_000
+    assert np.allclose(times, expected, atol=5 * np.sqrt(expected.max()))

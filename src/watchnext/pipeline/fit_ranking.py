@@ -125,17 +125,14 @@ def _with_unwatched_candidates(
 ) -> Impressions:
     """Puts candidates of our own beside each watch, for a log that does not say what was shown and not watched."""
     say("ranking: the log has no impressions; our own unwatched candidates stand in for what was not watched")
-    draw = np.random.default_rng(config.seed)
+    random = np.random.default_rng(config.seed)
     drawn = []
     with bar("drawing candidates", len(shown)) as progress:
         for start in range(0, len(shown), _CHUNK):
             part = shown.part(slice(start, start + _CHUNK))
             context = request_context(dataset, part.user_row, part.timestamp, generator, settings)
             excluded = excluded_videos(dataset, context, serving.exclude_seen)
-            video_row = generator.candidates(context, serving.num_candidates, excluded).video_row
-            video_row = np.pad(video_row, ((0, 0), (0, 1)))  # row 0, which adds nothing, where all were seen
-            places = draw.integers(0, video_row.shape[1], (len(part), config.sampled_negatives))
-            chosen = np.take_along_axis(video_row, places, axis=1)
+            chosen = generator.draw(context, serving.num_candidates, excluded, config.sampled_negatives, random)
             drawn.append(np.where(chosen == part.video_row[:, None], 0, chosen))
             progress.advance(len(part))
     return with_unwatched(shown, np.concatenate(drawn))

@@ -81,6 +81,17 @@ class CandidateGenerator:
         """Gives, for videos that were shown anyway, what the sources would have said: training examples."""
         return self._described(context, video_row, self._nominations(context, k, excluded))
 
+    def draw(
+        self, context: UserContext, k: int, excluded: RowLists | None, count: int, random: np.random.Generator
+    ) -> Int[Array, "batch samples"]:
+        """Gives `count` random nominations for each user, row 0 where a list was short.
+
+        A video that several sources nominate is drawn as many times as often, and may be drawn twice.
+        """
+        listed = np.concatenate(self._nominations(context, k, excluded), axis=1)
+        places = random.integers(0, listed.shape[1], (len(context), count))
+        return np.take_along_axis(listed, places, axis=1)
+
     def _nominations(self, context: UserContext, k: int, excluded: RowLists | None) -> list[Int[Array, "batch k"]]:
         longest = max((len(rows) for rows in excluded), default=0) if excluded else 0
         found = [self.nearest(context, k, excluded)]
