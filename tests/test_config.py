@@ -41,6 +41,7 @@ RANGES: list[tuple[str, str, float, float | None]] = [
     ("ranking", "watch_unit_seconds", 0.001, None),
     ("ranking", "max_watch_seconds", 1.0, None),
     ("ranking", "habit_lag_days", 0.0, None),
+    ("ranking", "max_impressions", 1, None),
     ("ranking", "sampled_negatives", 1, 100),
     ("ranking", "batch_size", 1, None),
     ("ranking", "max_epochs", 1, None),
