@@ -46,6 +46,11 @@ AXES = {
     "watches": "completed watches of all users, likewise",
     "pairs": "neighbouring videos",
     "moments": "points in time at which a list was made",
+    "tastes": "topics that a made-up user likes",
+    "followed": "channels that a made-up user watches in order",
+    "topics": "topics of a made-up world",
+    "pages": "pages that a made-up site showed",
+    "shelves": "bounds between the stretches of videos of one language and topic",
     "offsets": "where each owner's rows begin, and at last where they end: one more than owners",
 }
 

@@ -50,14 +50,20 @@ class CoWatch:
 
     def nominate(self, context: UserContext, k: int) -> tuple[Int[Array, "batch k"], Float[Array, "batch k"]]:
         """Gives the k videos with the largest summed similarity to the user's last fifty completed watches."""
+        return self.related(context.watched_row, k)
+
+    def related(
+        self, watched_row: Int[Array, "batch history"], k: int
+    ) -> tuple[Int[Array, "batch k"], Float[Array, "batch k"]]:
+        """Gives the k videos with the largest summed similarity to the first fifty of each row, newest first."""
         num_videos = len(self.offsets) - 1
         neighbours = sparse.csr_array((self.similarity, self.neighbour_row, self.offsets), (num_videos, num_videos))
-        newest = context.watched_row[:, :_LAST_WATCHES]
-        users = np.repeat(np.arange(len(context)), newest.shape[1])
+        newest = watched_row[:, :_LAST_WATCHES]
+        users = np.repeat(np.arange(len(watched_row)), newest.shape[1])
         watched = newest.ravel()
         real = watched > 0
         ones = np.ones(int(real.sum()), dtype=np.float32)
-        past = sparse.csr_array((ones, (users[real], watched[real])), (len(context), num_videos))
+        past = sparse.csr_array((ones, (users[real], watched[real])), (len(watched_row), num_videos))
         return best_of_sparse((past @ neighbours).tocsr(), k)
 
     def save(self, folder: Path) -> None:
