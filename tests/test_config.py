@@ -19,7 +19,7 @@ RANGES: list[tuple[str, str, float, float | None]] = [
     ("prepare", "max_search_tokens", 1, None),
     ("prepare", "max_categories", 1, None),
     ("prepare", "max_tags", 1, 64),
-    ("prepare", "memory_gigabytes", 0.25, None),
+    ("prepare", "memory_gigabytes", 0.5, None),
     ("retrieval", "history_length", 1, 1000),
     ("retrieval", "num_search_tokens", 1, 1000),
     ("retrieval", "embedding_dim", 1, 4096),

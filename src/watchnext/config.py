@@ -75,7 +75,9 @@ class PrepareConfig(Checked):
     max_search_tokens: int = setting(1_000_000, "unigrams and bigrams kept, by frequency (§3.2)", least=1)
     max_categories: int = setting(100_000, "values kept of each further categorical column, by frequency", least=1)
     max_tags: int = setting(8, "tags kept of one video", least=1, most=64)
-    memory_gigabytes: float = setting(8.0, "memory that DuckDB may use before it spills to disk", least=0.25)
+    memory_gigabytes: float = setting(
+        8.0, "memory that prepare may use; what needs more goes through the disk", least=0.5
+    )
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ def write(tmp_path):
 
 def test_columns_come_in_the_order_of_the_file(write):
     rows = read_rows(write("rows.csv", "user_id,video_id,timestamp\n3,b,30\n1,a,10\n"), ALL, ("surface",), {})
-    assert rows.columns == {"user_id": ["3", "1"], "video_id": ["b", "a"], "timestamp": [30, 10]}
+    assert rows.columns == {"user_id": [3, 1], "video_id": ["b", "a"], "timestamp": [30, 10]}
     assert rows.timestamps().tolist() == [30, 10]
     assert rows.table.column_names == ["user_id", "video_id", "timestamp"]
 
@@ -53,7 +53,7 @@ def test_the_layout_of_the_log_gives_the_columns(write):
 
 def test_a_column_of_the_schemas_name_wins(write):
     path = write("rows.csv", "user_id,uid\n1,2\n")
-    assert read_rows(path, ("user_id",), (), {"user_id": "uid"}).columns["user_id"] == ["1"]
+    assert read_rows(path, ("user_id",), (), {"user_id": "uid"}).columns["user_id"] == [1]
 
 
 def test_an_optional_column_may_be_absent(write):

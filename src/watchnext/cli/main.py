@@ -1,25 +1,29 @@
 """The commands; `watchnext --help` lists them in the order of the journey."""
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import uvicorn
 
 from watchnext import pipeline
 from watchnext.cli import demonstration
-from watchnext.cli.tables import print_recommendations, print_report, print_settings, print_summary
+from watchnext.cli.tables import print_recommendations, print_report, print_settings, print_summary, print_trial
 from watchnext.errors import RequestError, WatchnextError
 from watchnext.evaluation.report import Report
 from watchnext.memory import keep_freed_memory
+from watchnext.pipeline.trial import run_trial
 from watchnext.progress import say
 from watchnext.serving.batch import recommend_to_file, score_to_file
 from watchnext.serving.http import create_app
 from watchnext.serving.recommender import Recommender
+from watchnext.simulation.log import write_log
+from watchnext.simulation.settings import WorldConfig
 
 app = typer.Typer(
     help="From watch logs to served recommendations: prepare a log, train both stages, judge them, serve.\n\n"
@@ -40,6 +44,12 @@ ExcludeSeen = Annotated[
     bool | None, typer.Option("--exclude-seen/--include-seen", help="strike what the user was shown before")
 ]
 RUNS = Path("runs/latest")
+SIMULATED = Path("runs/simulated/log")
+
+
+def _world_option(name: str) -> Any:
+    """An option that is explained as the setting of the same name."""
+    return typer.Option(help=WorldConfig.__dataclass_fields__[name].metadata["doc"])
 
 
 @app.command()
@@ -162,6 +172,65 @@ def serve(
 def demo(run: RunFolder = Path("runs/demo")) -> None:
     """Run the whole journey on the bundled KuaiRand log, in a few minutes."""
     demonstration.run_demo(run)
+
+
+@app.command()
+def simulate(
+    output: Annotated[Path, typer.Option(help="the folder that receives the log")] = SIMULATED,
+    videos: Annotated[int, _world_option("videos")] = WorldConfig.videos,
+    users: Annotated[int, _world_option("users")] = WorldConfig.users,
+    events: Annotated[int, _world_option("events")] = WorldConfig.events,
+    days: Annotated[int, _world_option("days")] = WorldConfig.days,
+    topics: Annotated[int, _world_option("topics")] = WorldConfig.topics,
+    page_size: Annotated[int, _world_option("page_size")] = WorldConfig.page_size,
+    popular_share: Annotated[float, _world_option("popular_share")] = WorldConfig.popular_share,
+    personal_share: Annotated[float, _world_option("personal_share")] = WorldConfig.personal_share,
+    random_share: Annotated[float, _world_option("random_share")] = WorldConfig.random_share,
+    new_share: Annotated[float, _world_option("new_share")] = WorldConfig.new_share,
+    rise_days: Annotated[float, _world_option("rise_days")] = WorldConfig.rise_days,
+    search_share: Annotated[float, _world_option("search_share")] = WorldConfig.search_share,
+    seed: Annotated[int, _world_option("seed")] = WorldConfig.seed,
+    workers: Annotated[
+        int, typer.Option(help="days made at the same time; the bytes do not depend on it", min=1, max=256)
+    ] = os.cpu_count() or 1,
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="BUNDLE|URL", help="play visitors of --world against this bundle or server instead"),
+    ] = None,
+    world: Annotated[Path, typer.Option(help="with --against: the folder of the log that it learnt from")] = SIMULATED,
+    visitors: Annotated[int, typer.Option(help="with --against: sessions to play on every arm")] = 300,
+    pages: Annotated[int, typer.Option(help="with --against: pages of a session", min=1, max=100)] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="with --against: print JSON instead of a table")] = False,
+) -> None:
+    """Make the log of a made-up video site whose truth is known; or (--against) try a system on its visitors."""
+    if against is not None:
+        arms = run_trial(against, world, visitors, pages, seed)
+        if as_json:
+            typer.echo(json.dumps({name: asdict(arm) for name, arm in arms.items()}, indent=1))
+        else:
+            print_trial(arms)
+        return
+    config = WorldConfig(
+        videos=videos,
+        users=users,
+        events=events,
+        days=days,
+        topics=topics,
+        page_size=page_size,
+        popular_share=popular_share,
+        personal_share=personal_share,
+        random_share=random_share,
+        new_share=new_share,
+        rise_days=rise_days,
+        search_share=search_share,
+        seed=seed,
+    )
+    write_log(config, output, workers)
+    say(
+        f"{events:,} impressions in {output}\n"
+        f"  learn from them:  watchnext run {output / 'log.toml'} --run {output.parent}\n"
+        f"  then try it out:  watchnext simulate --against {output.parent / 'bundle'} --world {output}"
+    )
 
 
 @app.command()

@@ -8,8 +8,10 @@ from rich.console import Console
 from rich.table import Table
 
 from watchnext.config import Config
+from watchnext.evaluation.bootstrap import Estimate
 from watchnext.evaluation.report import Report, Scores, shown
 from watchnext.events.summary import LogSummary
+from watchnext.pipeline.trial import SYSTEM, ArmResult
 from watchnext.serving.recommendation import Recommendation
 
 _OUT = Console(markup=False)  # a title such as '[/b]' is not ours to interpret
@@ -73,6 +75,23 @@ def print_recommendations(title: str, found: list[Recommendation]) -> None:
     _OUT.print(table)
 
 
+def print_trial(arms: dict[str, ArmResult]) -> None:
+    """Prints what every arm of an A/B test earned."""
+    table = Table(title="Watch seconds of a session (95 % intervals over visitors)")
+    columns = ("", "watched", "watchnext is ahead by", "expected", "share of the ideal", "clicks")
+    for name in columns:
+        table.add_column(name, justify="left" if not name else "right")
+    for name, arm in arms.items():
+        ahead = "" if name == SYSTEM else _interval(arm.ahead_seconds, ".1f")
+        figures = (_interval(arm.watch_seconds, ".1f"), ahead, f"{arm.expected_watch_seconds.value:.1f}")
+        table.add_row(name, *figures, _interval(arm.share_of_ideal, ".1%"), f"{arm.clicks.value:.2f}")
+    _OUT.print(table)
+    _OUT.print(
+        "Every visitor is played on every arm with the same luck. 'expected' is the truth's own expectation of the "
+        "same pages; shares of the ideal are of it."
+    )
+
+
 def print_settings() -> None:
     """Prints every setting, its default and its meaning as TOML tables."""
     for line in settings_lines():
@@ -97,6 +116,10 @@ def _as_toml(value: object) -> str:
     if isinstance(value, tuple):
         return str(list(value))
     return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+def _interval(estimate: Estimate, form: str) -> str:
+    return f"{estimate.value:{form}} [{estimate.low:{form}}, {estimate.high:{form}}]"
 
 
 def _minutes(seconds: float) -> str:

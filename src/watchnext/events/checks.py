@@ -13,6 +13,7 @@ _INTEGERS = (
     "UBIGINT",
     "HUGEINT",
 )
+_FIT_BIGINT = tuple(kind for kind in _INTEGERS if kind not in ("UBIGINT", "HUGEINT"))
 _NUMBERS = (*_INTEGERS, "FLOAT", "DOUBLE", "DECIMAL")
 _SCHEMA_COLUMNS = {column for columns in TABLES.values() for column in columns}
 
@@ -43,6 +44,8 @@ def typed(column: Column, raw_type: str) -> tuple[str, str]:
                 f"list_filter(regexp_split_to_array({text}, '\\s*[|,;]\\s*'), lambda tag: tag <> '')",
                 "VARCHAR[]",
             )
+        case "user id" | "video id" if raw_type in _FIT_BIGINT:
+            return f"CAST({raw} AS BIGINT)", "BIGINT"
         case "category" if raw_type.startswith(_NUMBERS) and column not in _SCHEMA_COLUMNS:
             return number, "DOUBLE"
         case _ if raw_type in ("FLOAT", "DOUBLE"):  # ids that went through a tool without nullable integers

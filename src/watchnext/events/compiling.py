@@ -1,5 +1,6 @@
 """From checked tables to a dataset: DuckDB sorts and counts, NumPy files receive the result in chunks."""
 
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from watchnext.artifacts import save_arrays, writing
+from watchnext.artifacts import writing
 from watchnext.config import PrepareConfig, SplitConfig
 from watchnext.errors import ConfigurationError, DataError
 from watchnext.events.attributes import write_users, write_videos
@@ -17,7 +18,7 @@ from watchnext.events.splits import split_log
 from watchnext.events.tokens import TOKENS
 from watchnext.events.vocabulary import Vocabulary, save_column
 from watchnext.progress import bar
-from watchnext.shapes import Array
+from watchnext.shapes import Array, Int, Num
 
 _CHUNK_ROWS = 1_000_000
 
@@ -47,7 +48,7 @@ def compile_dataset(log: EventLog, path: Path, split: SplitConfig, prepare: Prep
         write_videos(log, folder, facts, prepare.max_tags)
         progress.advance()
         for owner in ("video", "channel"):
-            _write_timelines(log, folder / f"{owner}_timelines", owner, facts)
+            _write_timelines(log, folder / f"{owner}_timelines", owner)
             progress.advance()
 
 
@@ -217,7 +218,8 @@ def _write_searches(log: EventLog, folder: Path, facts: dict[str, Any]) -> None:
     facts["num_searches"] = log.rows("searches")
 
 
-def _write_timelines(log: EventLog, folder: Path, owner: str, facts: dict[str, Any]) -> None:
+def _write_timelines(log: EventLog, folder: Path, owner: str) -> None:
+    """Sorts the events of each owner by time, then turns their columns into running sums."""
     if owner == "channel":
         channels = (
             "(SELECT v.row AS video_row, c.row AS channel FROM videos "
@@ -226,43 +228,54 @@ def _write_timelines(log: EventLog, folder: Path, owner: str, facts: dict[str, A
         source, key = f"events JOIN {channels} USING (video_row)", "channel"
     else:
         source, key = "events", "video_row"
-    rows = log.rows(f"{owner}s_vocabulary") + 1
-    running = f"OVER (PARTITION BY {key} ORDER BY timestamp, watch_seconds, completed ROWS UNBOUNDED PRECEDING)"
     query = f"""
-        SELECT {key} AS owner, timestamp,
-               sum(CAST(completed AS INTEGER)) {running} AS completed,
-               coalesce(sum(watch_seconds) {running}, 0) AS watch_seconds,
-               count(watch_seconds) {running} AS num_timed
-        FROM {source} WHERE {key} > 0 ORDER BY owner, timestamp, completed, watch_seconds, num_timed
+        SELECT {key} AS owner, timestamp, CAST(completed AS INTEGER) AS completed,
+               coalesce(watch_seconds, 0) AS watch_seconds, CAST(watch_seconds IS NOT NULL AS INTEGER) AS num_timed
+        FROM {source} WHERE {key} > 0 ORDER BY owner, timestamp, watch_seconds, completed, num_timed
     """
     kinds = {"timestamp": "<i8", "completed": "<i4", "watch_seconds": "<f8", "num_timed": "<i4"}
-    _write_segments(log, folder, query, kinds, rows)
+    _write_segments(log, folder, query, kinds, log.rows(f"{owner}s_vocabulary") + 1)
+    offsets = np.load(folder / "offsets.npy")
+    for name in ("completed", "watch_seconds", "num_timed"):
+        accumulate(np.load(folder / f"{name}.npy", mmap_mode="r+"), offsets)
+
+
+def accumulate(column: Num[Array, "events"], offsets: Int[Array, "offsets"], block_rows: int = _CHUNK_ROWS) -> None:
+    """Turns a column into running sums within each owner's rows, in place, about `block_rows` at a time.
+
+    Blocks hold whole owners, so that the sums do not depend on how the rows arrived.
+
+    >>> column = np.array([1, 2, 3, 4, 5])
+    >>> accumulate(column, np.array([0, 2, 2, 5]))
+    >>> column.tolist()
+    [1, 3, 3, 7, 12]
+    """
+    first = 0
+    while first < len(offsets) - 1:
+        last = max(first + 1, int(np.searchsorted(offsets, offsets[first] + block_rows, side="right")) - 1)
+        starts = offsets[first:last] - offsets[first]
+        sums = np.cumsum(column[offsets[first] : offsets[last]])
+        before = np.concatenate([[0], sums])[starts]
+        column[offsets[first] : offsets[last]] = sums - np.repeat(before, np.diff(offsets[first : last + 1]))
+        first = last
 
 
 def _write_segments(log: EventLog, folder: Path, query: str, kinds: dict[str, str], owners: int) -> None:
-    """Streams the columns of `query`, sorted by `owner`, into mapped files, and counts the owners' rows."""
+    """Streams the columns of `query`, sorted by `owner`, into array files, and counts the owners' rows."""
     folder.mkdir(parents=True)
     rows = int(log.one(f"SELECT count(*) FROM ({query})"))
     counts = np.zeros(owners + 1, dtype=np.int64)
-    columns = (
-        {
-            name: np.lib.format.open_memmap(str(folder / f"{name}.npy"), mode="w+", dtype=np.dtype(kind), shape=(rows,))
-            for name, kind in kinds.items()
-        }
-        if rows
-        else {name: np.zeros(0, dtype=np.dtype(kind)) for name, kind in kinds.items()}
-    )
-    place = 0
-    for batch in log.connection.sql(query).to_arrow_reader(_CHUNK_ROWS):
-        counts[1:] += np.bincount(_values(batch, "owner"), minlength=owners)
-        for name, column in columns.items():
-            column[place : place + batch.num_rows] = _values(batch, name)
-        place += batch.num_rows
-    if not rows:
-        save_arrays(folder, columns)
-    for column in columns.values():
-        if isinstance(column, np.memmap):
-            column.flush()
+    with ExitStack() as opened:
+        files = {name: opened.enter_context((folder / f"{name}.npy").open("wb")) for name in kinds}
+        for name, kind in kinds.items():
+            np.lib.format.write_array_header_1_0(files[name], {"descr": kind, "fortran_order": False, "shape": (rows,)})
+        for batch in log.connection.sql(query).to_arrow_reader(_CHUNK_ROWS):
+            owner = _values(batch, "owner")
+            first = int(owner[0])  # the smallest, as they are sorted
+            part = np.bincount(owner - first)
+            counts[first + 1 : first + 1 + len(part)] += part
+            for name, kind in kinds.items():
+                _values(batch, name).astype(kind).tofile(files[name])
     np.save(folder / "offsets.npy", np.cumsum(counts))
 
 

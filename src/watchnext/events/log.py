@@ -17,9 +17,19 @@ from watchnext.events.readers import ROW_NUMBER, quoted, relation
 from watchnext.events.schema import EXTENSIBLE, TABLES, Column
 from watchnext.progress import bar
 
-_STORED = {"time": "BIGINT", "seconds": "DOUBLE", "number": "DOUBLE", "flag": "BOOLEAN", "tags": "VARCHAR[]"}
+_STORED = {
+    "user id": "BIGINT",
+    "video id": "BIGINT",
+    "time": "BIGINT",
+    "seconds": "DOUBLE",
+    "number": "DOUBLE",
+    "flag": "BOOLEAN",
+    "tags": "VARCHAR[]",
+}
+_ID_KINDS = ("user id", "video id")
 _TEXT_KINDS = ("user id", "video id", "text", "tags", "category")
 _SHOWN_REJECTS = 10
+_DUCKDB_SHARE = 0.6  # of the memory; the rest is for what its limit does not count, and for the arrays being written
 _LITERALS = ("null", "true", "false")
 BROKEN_LINES = """
     SELECT DISTINCT ON (line)
@@ -92,7 +102,7 @@ def read_log(mapping: LogMapping, memory_gigabytes: float = 8.0) -> Iterator[Eve
     with TemporaryDirectory(prefix="watchnext-") as scratch:
         connection = duckdb.connect(f"{scratch}/log.duckdb")
         try:
-            connection.execute(f"SET memory_limit='{memory_gigabytes}GB'")
+            connection.execute(f"SET memory_limit='{_DUCKDB_SHARE * memory_gigabytes}GB'")
             connection.execute(f"SET temp_directory={quoted(scratch)}")
             connection.execute("SET TimeZone='UTC'")
             connection.execute("SET enable_progress_bar=false")
@@ -136,6 +146,7 @@ def _read_file(connection: duckdb.DuckDBPyConnection, source: Source, file: Path
         projected = ", ".join(f'({expression}) AS "{name}"' for name, expression in expressions.items())
         raw = f"SELECT {projected}, {ROW_NUMBER} FROM ({select}) WHERE {source.where}"
         _forget_broken_lines(connection)
+        # A table, not a view: over Parquet, DuckDB folds isnan() away by statistics that leave NaN out.
         connection.execute(f"CREATE OR REPLACE TEMP TABLE raw AS {raw}")
         unwrap_json(connection)
         _sort_good_from_bad(connection, source, file, columns, expressions)
@@ -215,6 +226,8 @@ def _sort_good_from_bad(
         values.append(f'{value} AS "{column.name}"')
         checks += checks_of(column, value, required=column.required and not unknown)
         connection.execute(f'ALTER TABLE {source.table} ADD COLUMN IF NOT EXISTS "{column.name}" {kind}')
+        if column.kind in _ID_KINDS and kind == "VARCHAR":  # ids are integers until a file has text
+            connection.execute(f'ALTER TABLE {source.table} ALTER COLUMN "{column.name}" TYPE VARCHAR')
     if source.format == "csv":
         row = f"{ROW_NUMBER} + (SELECT count(*) FROM broken WHERE broken.row - nth < {ROW_NUMBER})"
         connection.execute(
@@ -263,15 +276,18 @@ def _reject_repeated_ids(connection: duckdb.DuckDBPyConnection, table: str, key:
 
 
 def _unify_ids(log: EventLog, key: str) -> None:
-    """Makes ids integers where every one of them is written as a plain integer."""
+    """Makes ids integers in all tables where every one of them is written as a plain integer, and text otherwise."""
     tables = [table for table, columns in TABLES.items() if any(column.name == key for column in columns)]
+    texts = [table for table in tables if log.columns(table)[key] == "VARCHAR"]
+    if not texts:
+        return
     odd = " UNION ALL ".join(
         f"SELECT 1 FROM {table} WHERE CAST(TRY_CAST({key} AS BIGINT) AS VARCHAR) IS DISTINCT FROM {key}"
-        for table in tables
+        for table in texts
     )
-    if log.one(f"SELECT count(*) FROM (SELECT 1 FROM ({odd}) LIMIT 1)") == 0:
-        for table in tables:
-            log.connection.execute(f"ALTER TABLE {table} ALTER COLUMN {key} TYPE BIGINT")
+    plain = log.one(f"SELECT count(*) FROM (SELECT 1 FROM ({odd}) LIMIT 1)") == 0
+    for table in texts if plain else set(tables).difference(texts):
+        log.connection.execute(f"ALTER TABLE {table} ALTER COLUMN {key} TYPE {'BIGINT' if plain else 'VARCHAR'}")
 
 
 def _first_line(error: Exception) -> str:

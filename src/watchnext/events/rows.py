@@ -22,7 +22,7 @@ _CODES = ("user_id", "video_id", "surface")
 
 @dataclass(frozen=True)
 class Rows:
-    """A file's own columns, in its order, and the columns that were asked for: times as Unix seconds, ids as text."""
+    """A file's own columns, in its order, and the columns that were asked for, times as Unix seconds."""
 
     table: pa.Table
     columns: dict[str, list[object]]

@@ -44,7 +44,7 @@ class ArmResult:
     clicks: Estimate
 
 
-def run_trial(against: str, folder: Path, visitors: int, pages: int, page_size: int, seed: int) -> dict[str, ArmResult]:
+def run_trial(against: str, folder: Path, visitors: int, pages: int, seed: int) -> dict[str, ArmResult]:
     """Plays sessions of the world in `folder` with the system `against`, a bundle's folder or a server's URL.
 
     All arms see the same visitors with the same luck; no arm may show what its visitor has seen.
@@ -63,7 +63,7 @@ def run_trial(against: str, folder: Path, visitors: int, pages: int, page_size: 
         "random": Random(world, seed),
         IDEAL: Ideal(world),
     }
-    earned = {name: play(world, name, arm, requests, pages, page_size, seed) for name, arm in arms.items()}
+    earned = {name: play(world, name, arm, requests, pages, seed) for name, arm in arms.items()}
     return {name: _result(earned, name, seed) for name in arms}
 
 

@@ -104,13 +104,12 @@ def first_requests(world: World, folder: Path, num_visitors: int, seed: int) -> 
     ]
 
 
-def play(
-    world: World, name: str, arm: Arm, requests: list[PageRequest], num_pages: int, page_size: int, seed: int
-) -> Earnings:
+def play(world: World, name: str, arm: Arm, requests: list[PageRequest], num_pages: int, seed: int) -> Earnings:
     """Plays the session of each visitor: `num_pages` pages, each asked for with the last one in its past.
 
     A visitor's luck at a place of a page is the same whatever the arm, so that arms differ by what they show alone.
     """
+    page_size = world.config.page_size
     earned = Earnings(*np.zeros((3, len(requests))))
     with bar(f"playing {name}", len(requests)) as progress:
         for place, request in enumerate(requests):

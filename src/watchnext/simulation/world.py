@@ -124,7 +124,7 @@ class World:
         best, value = np.zeros(0, dtype=np.int64), np.zeros(0)
         for start in range(0, self.config.videos, _BLOCK_VIDEOS):
             video = np.arange(start, min(start + _BLOCK_VIDEOS, self.config.videos))
-            video = video if excluded is None else np.setdiff1d(video, excluded, assume_unique=True)
+            video = video if excluded is None else video[~np.isin(video, excluded)]
             seconds = self.expected_watch_seconds(np.array(user), video, np.array(moment))
             best, value = np.concatenate([best, video]), np.concatenate([value, seconds])
             kept = np.lexsort((best, -value))[:k]
@@ -149,7 +149,8 @@ class World:
             taste = users["tastes"][..., place]
             share = (taste == videos["main_topic"]) * videos["main_weight"] + (taste == videos["second_topic"]) * rest
             total = total + weights[..., place] * share
-        return np.minimum(total, np.float32(1.0))
+        affinity: Array = np.minimum(total, np.float32(1.0))
+        return affinity
 
     def _clicks_and_fractions(
         self, user: Array, video: Array, moment: Array, position: Array | int
