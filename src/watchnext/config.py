@@ -102,6 +102,7 @@ class RetrievalConfig(Checked):
     patience: int = setting(1, "passes without a better validation recall before training stops", least=1)
     learning_rate: float = setting(0.001, "Adam, for the tower", least=0.0)
     embedding_learning_rate: float = setting(0.2, "row-wise Adagrad, for the embedding tables", least=0.0)
+    example_age: bool = setting(True, "feed the age of each example; false only to see what it is worth (§3.3)")
     dropout: float = setting(0.3, "share of a bag's watches left out at random while training", least=0.0, most=0.99)
     seed: int = setting(1, "of every random act of this stage", least=0)
 

@@ -51,6 +51,7 @@ AXES = {
     "topics": "topics of a made-up world",
     "pages": "pages that a made-up site showed",
     "shelves": "bounds between the stretches of videos of one language and topic",
+    "days": "whole days since upload",
     "offsets": "where each owner's rows begin, and at last where they end: one more than owners",
 }
 

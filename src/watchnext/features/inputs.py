@@ -165,6 +165,10 @@ def candidate_values(
     habits = context.at_least_this_old(settings.habit_lag_days * _DAY)
     habitual_tags = videos.tag_rows[habits.video_row]
     values |= _named("same_tags", past_with_any_key(habits, habitual_tags, videos.tag_rows[video_row]))
+    habitual_categories, categories = videos.categorical[habits.video_row], videos.categorical[video_row]
+    for place in range(categories.shape[2]):
+        past = past_with_same_key(habits, habitual_categories[:, :, place], categories[:, :, place])
+        values |= _named(f"same_category_{place}", past)
     return values
 
 

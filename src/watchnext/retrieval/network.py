@@ -81,8 +81,9 @@ class RetrievalNetwork(nn.Module):
         A context may be longer than the bags: only its newest part is used.
         """
         device = device_of(self)
-        age = torch.zeros(len(context)) if example_age_days is None else example_age_days
-        age = (age.to(device) / self.sizes.training_days).clamp(0.0, 1.0)
+        if example_age_days is None or not self.config.example_age:
+            example_age_days = torch.zeros(len(context))
+        age = (example_age_days.to(device) / self.sizes.training_days).clamp(0.0, 1.0)
         length = self.config.history_length
         parts = [self.watched.mean(self._thinned(context.watched_row[:, :length]))]
         if self.shown is not None:
@@ -110,6 +111,19 @@ class RetrievalNetwork(nn.Module):
         """Gives the user vectors for serving, as NumPy."""
         self.eval()
         return self.user_vectors(context).cpu().numpy()
+
+    @torch.inference_mode()
+    def probabilities(
+        self, context: UserContext, example_age_days: Float[Tensor, "batch"] | None = None
+    ) -> Float[Array, "batch videos"]:
+        """Gives the probability of every video to be the next one watched; row 0 has none (§3.1).
+
+        With an example age, the probability that long before the newest example.
+        """
+        self.eval()
+        logits = self.user_vectors(context, example_age_days) @ self.videos.weight.T
+        logits[:, 0] = -torch.inf
+        return torch.softmax(logits, dim=1).cpu().numpy()
 
     @property
     def video_vectors(self) -> Float[Array, "videos dim"]:

@@ -116,10 +116,11 @@ def _one_user(times: Int[Array, "rows"]) -> Segments:
 
 
 def _searches(visitor: Visitor, dataset: Dataset) -> SearchTokens:
+    tokens = query_tokens([query for _, query in visitor.searches])
     found = sorted(
         (timestamp, row)
-        for timestamp, query in visitor.searches
-        for row in dataset.vocabularies["search_tokens"].rows_of(query_tokens(query)).tolist()
+        for (timestamp, _), words in zip(visitor.searches, tokens, strict=True)
+        for row in dataset.vocabularies["search_tokens"].rows_of(words).tolist()
         if row > 0
     )
     times, rows = (np.array([pair[place] for pair in found], dtype=np.int64) for place in (0, 1))

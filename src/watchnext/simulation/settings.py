@@ -13,8 +13,8 @@ class WorldConfig(Checked):
     """Sizes and rates of a world; the defaults are the small one that tests use."""
 
     videos: int = setting(2_000, "videos of the catalogue", least=100, most=100_000_000)
-    users: int = setting(1_000, "users", least=2, most=100_000_000)
-    events: int = setting(60_000, "impressions", least=1, most=10_000_000_000)
+    users: int = setting(2_000, "users", least=2, most=100_000_000)
+    events: int = setting(300_000, "impressions", least=1, most=10_000_000_000)
     days: int = setting(30, "days that the log covers", least=1, most=3650)
     topics: int = setting(0, "topics; 0 makes one of every hundred videos", least=0, most=20_000)
     page_size: int = setting(10, "impressions of a page", least=1, most=50)
