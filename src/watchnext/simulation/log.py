@@ -39,6 +39,30 @@ files = "users.parquet"
 [videos]
 files = "videos.parquet"
 """
+_SMALL_LOG_EVENTS = 1_000_000
+_SMALL_LOG_SETTINGS = """
+# Settings for a log as small as this one; a larger one does better with the defaults.
+[retrieval]
+tower = [64, 32]
+embedding_dim = 32
+batch_size = 256
+learning_rate = 0.002
+
+[ranking]
+tower = [128, 64]
+batch_size = 256
+learning_rate = 0.002
+embedding_learning_rate = 0.002
+dropout = 0.1
+habit_lag_days = 0
+max_watch_seconds = 600
+max_epochs = 4
+patience = 3
+max_impressions = 60_000
+
+[serving]
+num_candidates = 200
+"""
 
 
 def write_log(config: WorldConfig, folder: Path, workers: int) -> None:
@@ -52,7 +76,8 @@ def write_log(config: WorldConfig, folder: Path, workers: int) -> None:
     with writing(folder, _KIND, settings=config) as aside, bar("simulating", config.events) as progress:
         progress.say("making the world")
         world = World.build(config)
-        (aside / "log.toml").write_text(_LOG_TOML.format(seed=config.seed))
+        settings = _SMALL_LOG_SETTINGS if config.events <= _SMALL_LOG_EVENTS else ""
+        (aside / "log.toml").write_text(_LOG_TOML.format(seed=config.seed) + settings)
         _write_users(world, aside / "users.parquet")
         _write_videos(world, aside / "videos.parquet")
         progress.say("")

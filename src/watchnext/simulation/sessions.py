@@ -89,8 +89,9 @@ def first_requests(world: World, folder: Path, num_visitors: int, seed: int) -> 
     first_visit = random.exponential(size=len(activity)) / np.maximum(activity, 1e-300)
     user = np.argpartition(first_visit, num_visitors - 1)[:num_visitors]
     moment = world.end_second + 1 + random.integers(0, SECONDS_OF_A_DAY, num_visitors)
-    impressions = _latest(folder / "impressions", "video_id, watch_seconds, position", user)
-    searches = _latest(folder / "searches", "query, 0 AS position", user)
+    visits = pa.table({"place": np.arange(num_visitors), "user_id": user.astype(np.int32), "moment": moment})
+    impressions = _latest(folder / "impressions", ("video_id", "watch_seconds"), "timestamp, page_id, position", visits)
+    searches = _latest(folder / "searches", ("query",), "timestamp, query", visits)
     return [
         PageRequest(
             int(user[place]),
@@ -114,9 +115,9 @@ def play(world: World, name: str, arm: Arm, requests: list[PageRequest], num_pag
     with bar(f"playing {name}", len(requests)) as progress:
         for place, request in enumerate(requests):
             luck = np.random.default_rng([seed, _LUCK, request.user]).random((num_pages, 2, page_size))
-            user = np.array(request.user)
+            user = np.array([request.user])
             for page in range(num_pages):
-                videos, moment = arm.page(request, page_size), np.array(request.moment)
+                videos, moment = arm.page(request, page_size), np.array([request.moment])
                 shown = np.arange(len(videos))
                 seconds = world.outcome(user, videos, moment, shown, luck[page, :, : len(videos)])
                 earned.watch_seconds[place] += seconds.sum()
@@ -127,16 +128,16 @@ def play(world: World, name: str, arm: Arm, requests: list[PageRequest], num_pag
     return earned
 
 
-def _latest(folder: Path, columns: str, user: Int[Array, "users"]) -> list[dict[str, Array]]:
-    """The latest rows of each user in the Parquet files of `folder`, oldest first."""
+def _latest(folder: Path, columns: tuple[str, ...], order: str, visits: pa.Table) -> list[dict[str, Array]]:
+    """The latest rows before each visit in the Parquet files of `folder`, oldest first."""
     query = f"""
-        SELECT place, timestamp, {columns} FROM read_parquet({quoted(str(folder / "*.parquet"))})
-        JOIN chosen USING (user_id)
-        QUALIFY row_number() OVER (PARTITION BY place ORDER BY timestamp DESC, position DESC) <= {_MOST_EVENTS}
-        ORDER BY place, timestamp, position
+        SELECT place, timestamp, {", ".join(columns)} FROM read_parquet({quoted(str(folder / "*.parquet"))})
+        JOIN visits USING (user_id) WHERE timestamp < moment
+        QUALIFY row_number() OVER (PARTITION BY place ORDER BY ({order}) DESC) <= {_MOST_EVENTS}
+        ORDER BY place, {order}
     """
     with duckdb.connect() as connection:
-        connection.register("chosen", pa.table({"place": np.arange(len(user)), "user_id": user.astype(np.int32)}))
+        connection.register("visits", visits)
         rows = connection.execute(query).fetchnumpy()
-    bounds = np.searchsorted(rows["place"], np.arange(len(user) + 1))
+    bounds = np.searchsorted(rows["place"], np.arange(len(visits) + 1))
     return [{name: np.asarray(column[low:high]) for name, column in rows.items()} for low, high in pairwise(bounds)]

@@ -1,5 +1,6 @@
 """How large a made-up world is, and how its logging policy chooses. Everything else follows from the seed."""
 
+import math
 from dataclasses import dataclass
 
 from watchnext.config import Checked, setting
@@ -44,11 +45,23 @@ class WorldConfig(Checked):
             raise ConfigurationError(
                 f"[world] topics = {self.topics}: at most a tenth of the {self.videos:,} videos was expected."
             )
+        if self.page_size > self._fewest_old_videos:
+            raise ConfigurationError(
+                f"[world] page_size = {self.page_size}: at most {self._fewest_old_videos} was expected, the videos that "
+                f"are certainly there when the log begins, as no page shows one twice. Give more than {self.videos:,} "
+                f"videos, or a new_share below {self.new_share:g}."
+            )
         if self.events < self.days * self.page_size:
             raise ConfigurationError(
                 f"[world] events = {self.events:,}: at least {self.days * self.page_size:,} was expected, "
                 f"one page of {self.page_size} for each of the {self.days} days."
             )
+
+    @property
+    def _fewest_old_videos(self) -> int:
+        """How many videos are uploaded before the log begins: the mean less six standard deviations."""
+        mean = self.videos * (1.0 - self.new_share)
+        return max(0, math.floor(mean - 6.0 * math.sqrt(mean * self.new_share) + 1e-6))
 
     @property
     def num_topics(self) -> int:

@@ -14,6 +14,7 @@ START_SECOND = 1_699_920_000  # a midnight (UTC) in November 2023
 
 _OLD_POPULARITY = 0.15  # of a video whose days are over, as a share of its best
 _BLOCK_VIDEOS = 1_000_000
+_SHORTEST_WATCH_SECONDS = 0.1  # a click is a watch, however short: small powers would round to nothing
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,10 @@ class World:
         The watched fraction is a power of a uniform number, chosen so that its mean is right: E[U^a] = 1 / (1 + a).
         """
         clicks, fractions = self._clicks_and_fractions(user, video, moment, position)
-        watched = luck[1].astype(np.float32) ** (1.0 / fractions - 1.0)
-        seconds: Array = np.where(luck[0] < clicks, watched * self.catalogue.videos["duration_seconds"][video], 0.0)
+        watched = (
+            luck[1].astype(np.float32) ** (1.0 / fractions - 1.0) * self.catalogue.videos["duration_seconds"][video]
+        )
+        seconds: Array = np.where(luck[0] < clicks, np.maximum(watched, _SHORTEST_WATCH_SECONDS), 0.0)
         return seconds.astype(np.float32)
 
     def completed(self, video: Int[Array, "..."], watch_seconds: Float[Array, "..."]) -> Bool[Array, "..."]:
@@ -117,7 +120,7 @@ class World:
         return whole
 
     def best(self, user: int, moment: int, k: int, excluded: Int[Array, "_"] | None = None) -> Int[Array, "_"]:
-        """Gives the ideal list: the k uploaded videos with the largest expected watch seconds, best first.
+        """Gives the ideal list: the k uploaded videos with the largest expected watch seconds at the first place.
 
         A scan of the whole catalogue, a million videos at a time: for judging, not for serving.
         """
@@ -125,7 +128,7 @@ class World:
         for start in range(0, self.config.videos, _BLOCK_VIDEOS):
             video = np.arange(start, min(start + _BLOCK_VIDEOS, self.config.videos))
             video = video if excluded is None else video[~np.isin(video, excluded)]
-            seconds = self.expected_watch_seconds(np.array(user), video, np.array(moment))
+            seconds = self.expected_watch_seconds(np.array([user]), video, np.array([moment]))
             best, value = np.concatenate([best, video]), np.concatenate([value, seconds])
             kept = np.lexsort((best, -value))[:k]
             best, value = best[kept], value[kept]
