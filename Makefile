@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: demo test lint bench bench-simulate bench-prepare format clean
+.PHONY: demo test lint bench bench-recovery bench-simulate bench-prepare format clean
 
 $(READY): pyproject.toml constraints.txt scripts/install.sh
 	PYTHON=$(PYTHON) VENV=$(VENV) sh scripts/install.sh
@@ -29,6 +29,9 @@ format: $(READY)  ## mend what can be mended
 bench: $(READY)  ## speed and quality on the bundled log, one JSON line at the end of each
 	$(BIN)/python benchmarks/kuairand.py
 	$(BIN)/python benchmarks/serving.py
+
+bench-recovery: $(READY)  ## what the system recovers of a made-up world, and what each ingredient is worth
+	$(BIN)/python benchmarks/recovery.py
 
 bench-simulate: $(READY)  ## a made-up log of EVENTS impressions: speed and memory
 	$(BIN)/python benchmarks/simulation.py --events $(or $(EVENTS),10000000)

@@ -1,26 +1,39 @@
-"""A small world with an obvious answer, written as a log, compiled, and trained once per session.
+"""A small made-up world, written as a log, compiled, and trained once per session."""
 
-Sixty videos in four topics; each user loves one topic. What is shown is mostly of that topic; shown videos of the
-topic are watched to the end, others are left after two seconds. Searches name the topic.
-"""
-
+import dataclasses
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from watchnext import pipeline
 from watchnext.events.dataset import Dataset
+from watchnext.simulation.log import open_world, write_log
+from watchnext.simulation.settings import WorldConfig
+from watchnext.simulation.world import START_SECOND, World
 
-NUM_USERS, NUM_VIDEOS, NUM_TOPICS, EVENTS_PER_USER = 240, 60, 4, 24
-FIRST_SECOND, DAYS = 1_700_000_000, 20
+FIRST_SECOND, DAYS = START_SECOND, 20
 
-SETTINGS = """
+LOG_TOML = """
+[log]
+name = "small world"
+
+[impressions]
+files = "events.parquet"
+
+[searches]
+files = "searches.parquet"
+
+[users]
+files = "users.parquet"
+
+[videos]
+files = "videos.parquet"
+
 [retrieval]
 tower = [32, 16]
 embedding_dim = 16
@@ -42,82 +55,16 @@ bootstrap_draws = 50
 num_candidates = 20
 """
 
-
-def topic_of_video(video: np.ndarray) -> np.ndarray:
-    return video % NUM_TOPICS
-
-
-def topic_of_user(user: np.ndarray) -> np.ndarray:
-    return user % NUM_TOPICS
+WORLD = WorldConfig(videos=100, users=240, events=5_760, days=DAYS, topics=4, page_size=4, new_share=0.0, seed=3)
 
 
 def write_small_log(folder: Path, seed: int = 0) -> Path:
-    """Writes the world's log as Parquet files and gives its TOML file."""
-    random = np.random.default_rng(seed)
-    user = np.repeat(np.arange(NUM_USERS), EVENTS_PER_USER)
-    when = FIRST_SECOND + random.integers(0, DAYS * 86_400, len(user))
-    loved = random.random(len(user)) < 0.6
-    anything = random.integers(0, NUM_VIDEOS, len(user))
-    of_topic = random.integers(0, NUM_VIDEOS // NUM_TOPICS, len(user)) * NUM_TOPICS + topic_of_user(user)
-    video = np.where(loved, of_topic, anything)
-    likes = topic_of_video(video) == topic_of_user(user)
-    seconds = np.where(likes, 40.0 + random.integers(0, 10, len(user)), 2.0)
-    seconds[~likes & (random.random(len(user)) < 0.5)] = 0.0
-    events = pa.table(
-        {
-            "user_id": user,
-            "video_id": video,
-            "timestamp": when,
-            "watch_seconds": seconds,
-            "clicked": seconds > 0,
-            "completed": likes,
-            "surface": np.where(random.random(len(user)) < 0.5, "home", "watch page"),
-        }
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    pq.write_table(events, folder / "events.parquet")
-    users = np.arange(NUM_USERS)
-    pq.write_table(
-        pa.table({"user_id": users, "age": 20.0 + users % 50, "region": np.where(users % 2, "north", "south")}),
-        folder / "users.parquet",
-    )
-    videos = np.arange(NUM_VIDEOS)
-    pq.write_table(
-        pa.table(
-            {
-                "video_id": videos,
-                "channel_id": [f"channel {topic}" for topic in topic_of_video(videos)],
-                "category": [f"topic {topic}" for topic in topic_of_video(videos)],
-                "tags": [[f"topic {topic}", "all"] for topic in topic_of_video(videos)],
-                "title": [f"Video {video} of topic {topic_of_video(video)}" for video in videos],
-                "duration_seconds": 50.0 + videos,
-                "uploaded_at": np.full(NUM_VIDEOS, FIRST_SECOND - 86_400),
-            }
-        ),
-        folder / "videos.parquet",
-    )
-    pq.write_table(
-        pa.table(
-            {
-                "user_id": users,
-                "timestamp": FIRST_SECOND + users,
-                "query": [f"more topic{topic}" for topic in topic_of_user(users)],
-            }
-        ),
-        folder / "searches.parquet",
-    )
-    tables = "".join(
-        f'[{table}]\nfiles = "{file}.parquet"\n'
-        for table, file in (
-            ("impressions", "events"),
-            ("users", "users"),
-            ("videos", "videos"),
-            ("searches", "searches"),
-        )
-    )
-    toml = folder / "log.toml"
-    toml.write_text('[log]\nname = "small world"\n' + tables + SETTINGS)
-    return toml
+    """Writes the world's log, a file for each table, and gives its TOML file."""
+    write_log(dataclasses.replace(WORLD, seed=WORLD.seed + seed), folder, workers=1)
+    for table, name in (("impressions", "events"), ("searches", "searches")):
+        pq.write_table(pq.read_table(folder / table), folder / f"{name}.parquet")
+    (folder / "log.toml").write_text(LOG_TOML)
+    return folder / "log.toml"
 
 
 @dataclass(frozen=True)
@@ -130,6 +77,15 @@ class SmallRun:
     @property
     def bundle(self) -> Path:
         return self.run.part("bundle")
+
+    @property
+    def log_folder(self) -> Path:
+        return Path(self.run.log_file).parent
+
+    @property
+    def world(self) -> World:
+        """The truth about the log; its users and videos are numbered as in the log."""
+        return open_world(self.log_folder)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ import pytest
 
 from watchnext import pipeline
 from watchnext.events.dataset import Dataset
+from watchnext.simulation.world import World
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "your-log.md"
@@ -116,3 +117,11 @@ def test_an_example_of_the_page_runs(name, tmp_path):
 def test_the_settings_of_the_page_are_those_of_the_code():
     with_settings = runpy.run_path(str(ROOT / "scripts" / "settings_in_docs.py"))["with_settings"]
     assert PAGE.read_text() == with_settings(PAGE.read_text())
+
+
+def test_the_python_example_of_the_simulation_page_runs() -> None:
+    page = (ROOT / "docs" / "simulation.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names: dict[str, object] = {}
+    exec(example, names)
+    assert isinstance(names["world"], World)

@@ -13,9 +13,12 @@ import uvicorn
 from typer.testing import CliRunner
 
 from watchnext.cli import app
+from watchnext.simulation.log import open_world
+from watchnext.simulation.settings import WorldConfig
 
 COMMANDS = (
-    "check prepare train-retrieval build-index train-ranking bundle evaluate run recommend score serve demo settings"
+    "check prepare train-retrieval build-index train-ranking bundle evaluate run recommend score serve demo simulate "
+    "settings"
 ).split()
 
 
@@ -36,7 +39,9 @@ def test_every_command_and_option_is_explained(name):
 def test_check_tells_what_is_in_the_log(watchnext, small_run, tmp_path, capsys):
     assert watchnext("check", small_run.run.log_file, "--rejects", tmp_path / "rejects.parquet") == 0
     told = capsys.readouterr().out
-    assert "small world" in told and "5,760 rows" in told and "240 with events" in told
+    users = set(pq.read_table(small_run.log_folder / "events.parquet")["user_id"].to_pylist())
+    assert "small world" in told and "5,760 rows" in told
+    assert f"{len(users)} with events" in told and "100 with events" in told
 
 
 def test_a_corrupted_csv_fails_the_check_with_the_first_rows(watchnext, tmp_path, capsys):
@@ -95,9 +100,13 @@ def test_run_does_all_steps(watchnext, quick_log, tmp_path, capsys):
 
 
 def test_recommend_prints_a_table(watchnext, small_run, capsys):
-    assert watchnext("recommend", "--bundle", small_run.bundle, "--user", 3, "-k", 4) == 0
+    asked = ["recommend", "--bundle", small_run.bundle, "--user", 3, "-k", 4]
+    assert watchnext(*asked) == 0
     told = capsys.readouterr().out
-    assert "for user 3" in told and "channel 3" in told and "expected watch" in told
+    assert "for user 3" in told and "channel" in told and "expected watch" in told
+    assert watchnext(*asked, "--json") == 0
+    titles = [place["title"] for place in json.loads(capsys.readouterr().out)]
+    assert {word for title in titles for word in title.split()} <= set(told.split())
 
 
 def test_recommend_prints_json(watchnext, small_run, capsys):
@@ -108,12 +117,12 @@ def test_recommend_prints_json(watchnext, small_run, capsys):
 
 
 def test_recommend_says_why_there_are_fewer(watchnext, small_run, capsys):
-    assert watchnext("recommend", "--bundle", small_run.bundle, "--user", 3, "-k", 60, "--json") == 0
+    assert watchnext("recommend", "--bundle", small_run.bundle, "--user", 3, "-k", 100, "--json") == 0
     told = capsys.readouterr()
-    assert f"only {len(json.loads(told.out))} of 60: the user has seen the rest" in told.err
-    assert watchnext("recommend", "--bundle", small_run.bundle, "--user", 3, "-k", 60, "--json", "--include-seen") == 0
+    assert f"only {len(json.loads(told.out))} of 100: the user has seen the rest" in told.err
+    assert watchnext("recommend", "--bundle", small_run.bundle, "--user", 3, "-k", 100, "--json", "--include-seen") == 0
     told = capsys.readouterr()
-    assert len(json.loads(told.out)) == 60 and "only" not in told.err
+    assert len(json.loads(told.out)) == 100 and "only" not in told.err
 
 
 def test_recommend_writes_the_lists_of_many(watchnext, small_run, tmp_path, capsys):
@@ -134,7 +143,7 @@ def test_neither_and_both_of_user_and_users_are_refused(watchnext, small_run, wh
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
-        (["-k", "0"], "k = 0: between 1 and 60"),
+        (["-k", "0"], "k = 0: between 1 and 100"),
         (["--stage", "x"], "stage = 'x'"),
         (["--surface", "x"], "surface does not occur"),
         (["--as-of", "-1"], "as_of = -1"),
@@ -192,6 +201,100 @@ def test_a_server_answers(small_run):
         finally:
             server.terminate()
     assert len(answer.json()["recommendations"]) == 5
+
+
+SMALL_SITE = "--videos 150 --users 40 --events 900 --days 3 --page-size 5 --topics 3 --workers 2".split()
+
+
+def test_simulate_writes_a_log_that_check_accepts(watchnext, tmp_path, capsys):
+    log = tmp_path / "site" / "log"
+    assert watchnext("simulate", "--output", log, *SMALL_SITE) == 0
+    told = capsys.readouterr().err
+    assert f"900 impressions in {log}" in told and f"watchnext run {log / 'log.toml'}" in told
+    assert watchnext("check", log / "log.toml", "--rejects", tmp_path / "rejects.parquet") == 0
+    told = capsys.readouterr().out
+    assert "900 rows" in told and "150 rows" in told and "40 rows" in told and "rejected" not in told
+
+
+def test_simulate_makes_the_site_that_the_options_describe(watchnext, tmp_path):
+    shares = ["--popular-share", 0.2, "--personal-share", 0.1, "--random-share", 0.7]
+    others = ["--new-share", 0.3, "--rise-days", 2, "--search-share", 0.9, "--seed", 12]
+    assert watchnext("simulate", "--output", tmp_path / "log", *SMALL_SITE, *shares, *others) == 0
+    assert open_world(tmp_path / "log").config == WorldConfig(
+        videos=150,
+        users=40,
+        events=900,
+        days=3,
+        topics=3,
+        page_size=5,
+        popular_share=0.2,
+        personal_share=0.1,
+        random_share=0.7,
+        new_share=0.3,
+        rise_days=2.0,
+        search_share=0.9,
+        seed=12,
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--videos", 5], "videos = 5: between 100 and 100000000 was expected"),
+        (["--users", 1], "users = 1: between 2 and 100000000 was expected"),
+        (["--events", 3], "events = 3: at least 300 was expected, one page of 10 for each of the 30 days"),
+        (["--page-size", 51], "page_size = 51: between 1 and 50 was expected"),
+        (["--topics", 201], "topics = 201: at most a tenth of the 2,000 videos was expected"),
+        (["--random-share", 0.2], "popular_share + personal_share + random_share = 1.1: 1 was expected"),
+        (["--rise-days", "nan"], "rise_days = nan: between 0.1 and 365.0 was expected"),
+        (["--seed", -1], "seed = -1: between 0 and"),
+    ],
+)
+def test_an_impossible_site_is_one_message_and_writes_nothing(watchnext, tmp_path, options, told):
+    message = watchnext("simulate", "--output", tmp_path / "log", *options)
+    assert message.startswith("watchnext: [world] ") and told in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_log_is_not_written_into_a_file(watchnext, tmp_path):
+    (tmp_path / "file").write_text("")
+    message = watchnext("simulate", "--output", tmp_path / "file" / "log", *SMALL_SITE)
+    assert message.startswith("watchnext: ") and str(tmp_path / "file") in message
+
+
+ARMS = ["watchnext", "item-to-item co-watch", "recent popularity", "random", "ideal"]
+
+
+def test_simulate_tries_a_bundle_on_visitors(watchnext, small_run, capsys):
+    asked = ["--world", small_run.log_folder, "--visitors", 20, "--pages", 1]
+    assert watchnext("simulate", "--against", small_run.bundle, *asked) == 0
+    told = capsys.readouterr().out
+    assert {word for name in ARMS for word in name.split()} <= set(told.split())
+    assert watchnext("simulate", "--against", small_run.bundle, *asked, "--json") == 0
+    arms = json.loads(capsys.readouterr().out)
+    assert list(arms) == ARMS
+    assert arms["ideal"]["share_of_ideal"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+    for arm in arms.values():
+        assert f"{arm['clicks']['value']:.2f}" in told and f"{arm['expected_watch_seconds']['value']:.1f}" in told
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--visitors", 241], "visitors = 241: between 1 and 240 was expected"),
+        (["--world", "nowhere"], "nowhere holds no simulation"),
+        (["--against", "nowhere"], "nowhere holds no bundle"),
+        (["--against", "http://127.0.0.1:1"], "http://127.0.0.1:1 does not answer as `watchnext serve` does"),
+    ],
+)
+def test_an_impossible_trial_is_one_message(watchnext, small_run, options, told):
+    usual = ["--against", small_run.bundle, "--world", small_run.log_folder, "--visitors", 1]
+    message = watchnext("simulate", *usual, *options)
+    assert message.startswith("watchnext: ") and told in message
+
+
+def test_a_trial_of_no_pages_is_refused(watchnext, small_run):
+    assert watchnext("simulate", "--against", small_run.bundle, "--pages", 0) == 2
 
 
 def first_answer(server: subprocess.Popen[str], address: str) -> httpx.Response:

@@ -1,9 +1,12 @@
 import tomllib
 
 import pytest
+from rich.console import Console
 
-from watchnext.cli.tables import print_recommendations, settings_lines
+from watchnext.cli.tables import print_recommendations, print_trial, settings_lines
 from watchnext.config import Config, from_mapping
+from watchnext.evaluation.bootstrap import Estimate
+from watchnext.pipeline.trial import ArmResult
 from watchnext.serving.recommendation import Recommendation
 
 
@@ -30,3 +33,23 @@ def test_columns_that_nothing_fills_are_left_out(capsys):
     print_recommendations("for user 1", [Recommendation("x", 0.5, None, ("network",))])
     told = capsys.readouterr().out
     assert "title" not in told and "channel" not in told and "network" in told
+
+
+def test_a_trial_is_a_row_for_each_arm(capsys, monkeypatch):
+    monkeypatch.setattr("watchnext.cli.tables._OUT", Console(markup=False, width=200))
+    numbers = (Estimate(place + 0.25, place - 0.25, place + 2.0) for place in range(100, 1100, 100))
+    print_trial({name: ArmResult(*(next(numbers) for _ in range(5))) for name in ("watchnext", "[red]")})
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines()]
+    # Shares are percentages; the system under test is not ahead of itself.
+    assert [row for row in rows if row] == [
+        ["watchnext", "100.2 [99.8, 102.0]", "", "300.2", "40025.0% [39975.0%, 40200.0%]", "500.25"],
+        ["[red]", "600.2 [599.8, 602.0]", "700.2 [699.8, 702.0]", "800.2", "90025.0% [89975.0%, 90200.0%]", "1000.25"],
+    ]
+
+
+def test_a_trial_names_its_columns_and_explains_them(capsys, monkeypatch):
+    monkeypatch.setattr("watchnext.cli.tables._OUT", Console(markup=False, width=200))
+    print_trial({})
+    told = capsys.readouterr().out
+    for words in ("watched", "watchnext is ahead by", "expected", "share of the ideal", "clicks", "with the same luck"):
+        assert words in told

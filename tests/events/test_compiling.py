@@ -5,11 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from watchnext.artifacts import open_artifact
 from watchnext.config import PrepareConfig, SplitConfig
 from watchnext.errors import ConfigurationError, DataError
-from watchnext.events.compiling import compile_dataset
+from watchnext.events.compiling import accumulate, compile_dataset
 from watchnext.events.dataset import Dataset, Segments, Timelines
 from watchnext.events.tokens import query_tokens
 
@@ -263,7 +265,7 @@ def test_rare_search_tokens_are_left_out(compiled: Compile) -> None:
     ],
 )
 def test_a_query_has_the_tokens_that_a_log_stores_for_it(compiled: Compile, query: str, tokens: list[str]) -> None:
-    assert query_tokens(query) == tokens
+    assert query_tokens([query]) == [tokens]
     small = compiled({"watches.csv": WATCHES, "searches.csv": f'user_id,timestamp,query\nann,30,"{query}"\nbob,30,x\n'})
     stored = small.dataset.searches.token_row[: small.dataset.searches.segments.offsets[2]]
     assert sorted(small.dataset.vocabularies["search_tokens"].ids_of(np.asarray(stored))) == sorted(tokens)
@@ -304,6 +306,44 @@ def test_timelines_are_sums_of_the_past(compiled: Compile, seed: int) -> None:
         for owner in range(1, int(owners.max()) + 1):
             for moment in (1, 2, 30, 50, 51, 99, 200):
                 assert past_of(timelines, owner, moment) == slow_past(small, owners, owner, moment)
+
+
+def slow_sums(owners: list[list[float]]) -> list[float]:
+    """Running sums of each owner's own rows, one by one."""
+    return [sum(rows[: place + 1]) for rows in owners for place in range(len(rows))]
+
+
+def sums_by_block_size(owners: list[list[float]], kind: str) -> list[np.ndarray]:
+    """With blocks of one row, which every owner is larger than, to blocks larger than the column."""
+    found = []
+    for block_rows in range(1, sum(map(len, owners)) + 2):
+        found.append(np.array([value for rows in owners for value in rows], dtype=kind))
+        accumulate(found[-1], np.cumsum([0, *map(len, owners)]), block_rows)
+    return found
+
+
+@pytest.mark.parametrize("kind", ["<i4", "<f8"])
+@settings(max_examples=60, deadline=None)
+@given(owners=st.lists(st.lists(st.integers(0, 86_400), max_size=6), max_size=6))
+@example(owners=[])
+@example(owners=[[], [], []])
+@example(owners=[[], [1] * 6, [], [2], []])
+def test_running_sums_are_those_of_each_owner_whatever_the_blocks(owners: list[list[float]], kind: str) -> None:
+    expected = np.array(slow_sums(owners), dtype=kind).tobytes()
+    assert {sums.tobytes() for sums in sums_by_block_size(owners, kind)} == {expected}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(st.floats(0, 86_400), max_size=6), max_size=6))
+def test_running_sums_of_any_seconds_are_right_to_the_microsecond(owners: list[list[float]]) -> None:
+    for sums in sums_by_block_size(owners, "<f8"):
+        np.testing.assert_allclose(sums, slow_sums(owners), rtol=0, atol=1e-6)
+
+
+def test_running_sums_are_written_through_to_the_file(tmp_path: Path) -> None:
+    np.save(tmp_path / "column.npy", np.array([1, 2, 3, 4], dtype="<i4"))
+    accumulate(np.load(tmp_path / "column.npy", mmap_mode="r+"), np.array([0, 0, 3, 4]), 2)
+    assert np.load(tmp_path / "column.npy").tolist() == [1, 3, 6, 4]
 
 
 def test_compiling_twice_gives_the_same_bytes(compiled: Compile) -> None:

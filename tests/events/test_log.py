@@ -98,6 +98,72 @@ def test_one_id_that_is_no_integer_makes_all_of_them_text(read: Any, rows: Any) 
     assert log.columns("searches")["user_id"] == "VARCHAR"
 
 
+def write_ids(folder: Path, *columns: pa.Array) -> str:
+    """Files of watches with these ids of users, and the TOML text that names them."""
+    for place, column in enumerate(columns):
+        write_column(folder / f"{place}.parquet", "user_id", column)
+    return f"watches.files = {[f'{place}.parquet' for place in range(len(columns))]}"
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        [pa.array([7, 8], pa.int64())],
+        [pa.array([7], pa.int8()), pa.array([8], pa.int32())],
+        [pa.array([7], pa.uint8()), pa.array([8], pa.uint32())],
+        [pa.array([7, 8], pa.uint64())],
+        [pa.array([7], pa.int64()), pa.array(["8"])],
+        [pa.array(["7"]), pa.array([8], pa.int64())],
+        [pa.array(["7", " 8 "])],
+        [pa.array(["7", "8"]).dictionary_encode()],
+        [pa.array([7.0]), pa.array([8], pa.uint16())],
+    ],
+    ids=lambda columns: " and ".join(str(column.type) for column in columns),
+)
+def test_ids_that_are_all_plain_integers_are_integers_in_every_table(
+    tmp_path: Path, read: Any, rows: Any, columns: list[pa.Array]
+) -> None:
+    log = read(write_ids(tmp_path, *columns))
+    assert rows(log, "SELECT user_id FROM watches ORDER BY ALL") == [(7,), (8,)]
+    assert {log.columns(table)["user_id"] for table in ("watches", "impressions", "searches", "users")} == {"BIGINT"}
+
+
+@pytest.mark.parametrize("odd", ["x", "08", "+8", "8.0", "-0", "9223372036854775808"])
+@pytest.mark.parametrize("text_first", [True, False])
+def test_one_file_with_text_makes_the_ids_of_every_file_text(
+    tmp_path: Path, read: Any, rows: Any, odd: str, text_first: bool
+) -> None:
+    columns = [pa.array(["7", odd]), pa.array([-5, 2**40], pa.int64())]
+    log = read(write_ids(tmp_path, *(columns if text_first else columns[::-1])))
+    assert set(rows(log, "SELECT user_id FROM watches")) == {("7",), (odd,), ("-5",), ("1099511627776",)}
+    assert {log.columns(table)["user_id"] for table in ("watches", "impressions", "searches", "users")} == {"VARCHAR"}
+    assert log.columns("watches")["video_id"] == "BIGINT"
+
+
+def test_text_in_a_later_table_makes_the_ids_of_earlier_ones_text(read: Any, rows: Any) -> None:
+    files = {"watches.csv": HEADER + "1,10,100,5\n", "videos.csv": "video_id\nten\n"}
+    log = read(f'{COLUMN_FILE}videos.files = "videos.csv"', files)
+    assert rows(log, "SELECT user_id, video_id FROM watches") == [(1, "10")]
+
+
+def test_unsigned_ids_that_no_integer_column_holds_are_kept_as_text(tmp_path: Path, read: Any, rows: Any) -> None:
+    log = read(write_ids(tmp_path, pa.array([2**64 - 1, 2**63, 7], pa.uint64())))
+    assert rows(log, "SELECT user_id FROM watches") == [("18446744073709551615",), ("9223372036854775808",), ("7",)]
+    assert log.rows("rejects") == 0
+
+
+@pytest.mark.parametrize(("third", "kind"), [("12", "BIGINT"), ("12b", "VARCHAR")])
+def test_text_ids_of_videos_meet_the_integers_of_impressions(
+    tmp_path: Path, read: Any, rows: Any, third: str, kind: str
+) -> None:
+    write_column(tmp_path / "impressions.parquet", "video_id", pa.array([11, 10, 11], pa.int32()))
+    pq.write_table(pa.table({"video_id": ["10", "11", third], "title": ["A", "B", "C"]}), tmp_path / "videos.parquet")
+    log = read('impressions.files = "impressions.parquet"\nvideos.files = "videos.parquet"')
+    joined = "SELECT user_id, title FROM impressions JOIN videos USING (video_id) ORDER BY user_id"
+    assert rows(log, joined) == [(0, "B"), (1, "A"), (2, "B")]
+    assert {log.columns(table)["video_id"] for table in ("impressions", "videos", "watches")} == {kind}
+
+
 @pytest.mark.parametrize(("written", "flag"), [("true", True), ("0", False), ("f", False), ("", None)])
 def test_a_flag_may_be_written_in_many_ways(read: Any, rows: Any, written: str, flag: bool | None) -> None:
     lines = f"user_id,video_id,timestamp,watch_seconds,clicked\n1,10,100,5,{written}\n"
@@ -144,6 +210,19 @@ def test_a_bad_row_is_kept_with_its_reason_and_the_others_stay(
     log = read_watches(f"{GOOD}{line}\n{GOOD}{GOOD}")
     assert rows(log, "SELECT * FROM rejects") == [("watches", str(log.mapping.sources[0].files[0]), 2, column, reason)]
     assert log.rows("watches") == 3
+
+
+@pytest.mark.parametrize("kind", [pa.float32(), pa.float64()], ids=str)
+@pytest.mark.parametrize("odd", [float("nan"), float("inf")])
+@pytest.mark.parametrize("table", ["watches", "impressions"])
+def test_parquet_seconds_that_are_not_finite_are_rejected(
+    tmp_path: Path, read: Any, rows: Any, kind: pa.DataType, odd: float, table: str
+) -> None:
+    """Parquet's statistics leave NaN out: a check that trusts them finds none."""
+    write_column(tmp_path / "w.parquet", "watch_seconds", pa.array([1.0, odd, 3.0], kind))
+    log = read(f'{table}.files = "w.parquet"')
+    assert rows(log, REJECTS) == [(2, "watch_seconds", "not finite")]
+    assert rows(log, f"SELECT watch_seconds FROM {table}") == [(1.0,), (3.0,)]
 
 
 def test_a_watch_of_exactly_a_day_and_of_nothing_are_accepted(read_watches: Any) -> None:
@@ -275,6 +354,15 @@ def test_rows_that_where_leaves_out_still_count(read: Any, rows: Any) -> None:
     toml = f"{COLUMN_FILE}watches.where = 'user_id <> 1'"
     log = read(toml, {"watches.csv": HEADER + "1,1,1,1\n2,2,2,-2\n"})
     assert [row for row, *_ in rows(log, REJECTS)] == [2]
+
+
+@pytest.mark.parametrize(
+    "mapping",
+    ['where = "NOT isnan(watch_seconds)"', "columns.watch_seconds = 'if(isnan(watch_seconds), 2, watch_seconds)'"],
+)
+def test_an_expression_may_tell_nan_in_parquet(tmp_path: Path, read: Any, mapping: str) -> None:
+    write_column(tmp_path / "w.parquet", "watch_seconds", pa.array([1.0, float("nan"), 3.0]))
+    assert read(f'[watches]\nfiles = "w.parquet"\n{mapping}').rows("rejects") == 0
 
 
 def test_a_list_becomes_a_row_for_each_entry(read: Any, rows: Any) -> None:

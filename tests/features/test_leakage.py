@@ -41,7 +41,7 @@ def shuffled(events, late, random):
 def rewritten(events, late, random):
     """Another video at another hour, watched for another time, at the earliest in the first late second."""
     start = events["timestamp"][late].min()
-    events["video_id"][late] = random.integers(0, 60, late.sum())
+    events["video_id"][late] = random.integers(0, 100, late.sum())
     events["watch_seconds"][late] = random.integers(0, 500, late.sum())
     events["completed"][late] = random.random(late.sum()) < 0.5
     events["timestamp"][late] = start + random.integers(0, 2, late.sum()) * random.integers(0, DAY, late.sum())
@@ -52,7 +52,7 @@ def appended(events, late, random):
     """Five times as many late events, of new users and new videos too."""
     more = {name: np.repeat(column[late], 5) for name, column in events.items()}
     more["user_id"] = random.integers(0, 300, late.sum() * 5)
-    more["video_id"] = random.integers(0, 90, late.sum() * 5)
+    more["video_id"] = random.integers(0, 150, late.sum() * 5)
     return {name: np.concatenate([column, more[name]]) for name, column in events.items()}
 
 
@@ -147,7 +147,7 @@ def known_before(dataset, moment):
     moments = random.integers(start, moment, len(users))
     labels = next_watches(dataset.events, moment, 10)
     shown = impressions_between(dataset.events, start, moment)
-    candidates = random.integers(0, 61, (len(users), 8))
+    candidates = random.integers(0, dataset.num_videos, (len(users), 8))
     features = inputs_of(dataset, shown.user_row, shown.timestamp, shown.surface_row, shown.video_row[:, None])
     requests = inputs_of(dataset, users, np.full(len(users), moment), np.ones(len(users), int), candidates)
     batches = list(retrieval_batches(dataset, labels, random.permutation(len(labels)), 500, 12, 6, moment))

@@ -2,6 +2,7 @@ import json
 import re
 import shutil
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -40,8 +41,9 @@ def half_way(small_run, tmp_path):
 
 def test_check_makes_nothing_and_counts(small_run, tmp_path):
     summary = pipeline.check(str(small_run.run.log_file), str(tmp_path / "rejects.parquet"))
-    assert (summary.name, summary.num_users, summary.num_videos, summary.problem) == ("small world", 240, 60, None)
-    assert summary.rows["impressions"] == 240 * 24
+    users = set(pq.read_table(small_run.log_folder / "events.parquet")["user_id"].to_pylist())
+    assert (summary.name, summary.num_videos, summary.problem) == ("small world", 100, None)
+    assert (summary.num_users, summary.rows["impressions"]) == (len(users), 5_760)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -113,7 +115,7 @@ def test_an_interrupted_prepare_leaves_no_dataset(run, monkeypatch, interruption
     assert list(run.folder.iterdir()) == []
 
 
-def test_an_interrupted_prepare_keeps_the_old_dataset(half_way, monkeypatch):
+def test_an_interrupted_prepare_keeps_the_old_dataset(half_way, small_run, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
@@ -121,7 +123,8 @@ def test_an_interrupted_prepare_keeps_the_old_dataset(half_way, monkeypatch):
     monkeypatch.setattr(compiling, "write_videos", interrupt)
     with pytest.raises(KeyboardInterrupt):
         pipeline.prepare(run)
-    assert Dataset.open(run.part("dataset")).num_videos == 61
+    old, kept = (Dataset.open(one.part("dataset")).artifact.fingerprint for one in (small_run.run, run))
+    assert kept == old
 
 
 def test_an_interrupted_training_goes_on_to_the_same_weights(half_way, small_run, monkeypatch):
@@ -143,7 +146,7 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(half_way, small_run
     assert whole.read_bytes() == resumed.read_bytes()
 
 
-def test_watches_alone_with_string_ids_in_csv_are_enough(quick_log, tmp_path):
+def test_watches_alone_with_string_ids_in_csv_are_enough(quick_log, small_run, tmp_path):
     """No impressions, users, videos or searches; ids such as 007."""
     toml = quick_log(("[ranking]", "[ranking]\nsampled_negatives = 1"))
     events = pq.read_table(toml.parent / "events.parquet").to_pylist()
@@ -159,10 +162,16 @@ def test_watches_alone_with_string_ids_in_csv_are_enough(quick_log, tmp_path):
     report = pipeline.run_all(run)
     assert any("no impressions" in note for note in report.notes)
     recommender = Recommender.open(run.part("bundle"))
-    found = [(user, one) for user in range(40) for one in recommender.recommend(f"{user:03d}", 5)]
+    users = sorted({row["user_id"] for row in events if row["watch_seconds"] > 0})[:40]
+    found = [(user, one) for user in users for one in recommender.recommend(f"{user:03d}", 5)]
     assert len(found) == 40 * 5 and all(isinstance(one.video_id, str) and one.title is None for _, one in found)
-    loved = sum(int(one.video_id[1:]) % 4 == user % 4 for user, one in found)
-    assert loved > 2 * len(found) / 4, "one in four would be chance"
+    listed = np.array([int(one.video_id[1:]) for _, one in found]).reshape(40, 5)
+    by_chance = np.broadcast_to(np.arange(100), (40, 100))
+    seconds, by_chance_seconds = (
+        small_run.world.expected_watch_seconds(np.array(users)[:, None], videos, np.array(1_701_000_000)).mean()
+        for videos in (listed, by_chance)
+    )
+    assert seconds > 1.5 * by_chance_seconds
 
 
 def test_a_log_without_test_period_trains_and_cannot_be_judged(quick_log, tmp_path):

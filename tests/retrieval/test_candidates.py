@@ -6,6 +6,7 @@ from watchnext.retrieval.candidates import Candidates, without
 from watchnext.serving.stages import request_context
 
 K = 8
+VIDEOS = np.arange(1, 101)  # every row of the small world
 
 
 @pytest.fixture(scope="module")
@@ -17,15 +18,15 @@ def generator(small_bundle):
 def excluded():
     """Something else for each of twenty users."""
     random = np.random.default_rng(0)
-    return [np.sort(random.permutation(np.arange(1, 61))[: 2 * user]) for user in range(20)]
+    return [np.sort(random.permutation(VIDEOS)[: 2 * user]) for user in range(20)]
 
 
 def lists_of(generator, context, k, excluded) -> list[list[list[int]]]:
     """The oracle: for each source and user, its k best videos that are not excluded, from its full ranking."""
     full = [
-        generator.nearest(context, 60),
-        generator.co_watch.nominate(context, 60)[0],
-        generator.popular.nominate(context, 60)[0],
+        generator.nearest(context, len(VIDEOS)),
+        generator.co_watch.nominate(context, len(VIDEOS))[0],
+        generator.popular.nominate(context, len(VIDEOS))[0],
     ]
     return [
         [[row for row in ranking.tolist() if row and row not in excluded[user]][:k] for user, ranking in enumerate(one)]
@@ -81,13 +82,13 @@ def test_excluded_videos_are_never_candidates(generator, small_context, excluded
 
 
 def test_long_exclusions_leave_k_of_every_source(generator, small_context):
-    struck = [np.arange(1, 41)] * 20
+    struck = [VIDEOS[:60]] * 20  # of the 73 that anybody completed
     found = generator.candidates(small_context, K, struck)
     assert (found.nominated[:, :, [0, 2]].sum(axis=1) == K).all()
 
 
 def test_a_user_who_has_seen_everything_has_no_candidates(generator, small_context):
-    found = generator.candidates(small_context, K, [np.arange(1, 61)] * 20)
+    found = generator.candidates(small_context, K, [VIDEOS] * 20)
     assert not found.video_row.any() and not found.nominated.any()
 
 
@@ -114,7 +115,7 @@ def test_describe_says_of_shown_videos_what_candidates_say(generator, small_cont
 
 
 def test_describe_tells_that_nobody_nominated_a_shown_video(generator, small_context):
-    everything = np.broadcast_to(np.arange(61), (20, 61))
+    everything = np.broadcast_to(np.arange(101), (20, 101))
     described = generator.describe(small_context, everything, K)
     lists = lists_of(generator, small_context, K, [[]] * 20)
     assert not described.nominated[:, 0].any()
@@ -141,10 +142,10 @@ def test_without_cuts_to_k():
 def test_drawn_candidates_are_nominations_and_more_often_those_of_several_sources(small_run):
     bundle = Bundle.open(small_run.bundle)
     moments = np.full(1, bundle.dataset.log_end)
-    context = request_context(bundle.dataset, np.array([7]), moments, bundle.generator, bundle.feature_settings)
+    context = request_context(bundle.dataset, np.array([4]), moments, bundle.generator, bundle.feature_settings)
     candidates = bundle.generator.candidates(context, 10)
     drawn = bundle.generator.draw(context, 10, None, 6_000, np.random.default_rng(0))[0]
-    times = np.bincount(drawn, minlength=61)[candidates.video_row[0]]
+    times = np.bincount(drawn, minlength=101)[candidates.video_row[0]]
     expected = 6_000 * candidates.nominated[0].sum(axis=1) / 30
     assert times.sum() + (drawn == 0).sum() == 6_000
     assert np.allclose(times, expected, atol=5 * np.sqrt(expected.max()))

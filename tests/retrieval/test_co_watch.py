@@ -83,6 +83,19 @@ def test_neighbours_of_all_watches_are_summed_best_first_and_padded(three_users,
     np.testing.assert_allclose(scores, [[1.3939, 0.7071, 0.7071], [0.7071, 0.5774, 0], [0, 0, 0], [0, 0, 0]], atol=1e-4)
 
 
+@pytest.mark.parametrize("k", [1, 3, 9])
+def test_what_is_related_to_watches_is_what_their_watchers_are_nominated(three_users, make_context, k):
+    context = make_context(watched=[[2, 3], [3], [4], [], [1] * 50 + [3]])
+    for one, other in zip(three_users.nominate(context, k), three_users.related(context.watched_row, k), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert three_users.related(np.array([[2, 3]]), 1)[0].tolist() == [[1]]
+
+
+def test_nothing_is_related_to_no_watches(three_users):
+    rows, scores = three_users.related(np.zeros((2, 0), dtype=np.int64), 3)
+    assert rows.tolist() == [[0, 0, 0]] * 2 and not scores.any()
+
+
 def test_the_list_ends_after_k(three_users, make_context):
     assert three_users.nominate(make_context(watched=[[2, 3]]), 1)[0].tolist() == [[1]]
 

@@ -23,10 +23,10 @@ SIZES = RetrievalSizes(
 )
 
 
-def network_of(**changes) -> RetrievalNetwork:
+def network_of(config: RetrievalConfig = CONFIG, **changes) -> RetrievalNetwork:
     random = torch.Generator().manual_seed(0)
     quantiles = Quantiles.fit(np.arange(20.0).reshape(10, 2))
-    network = RetrievalNetwork(dataclasses.replace(SIZES, **changes), CONFIG, quantiles, random)
+    network = RetrievalNetwork(dataclasses.replace(SIZES, **changes), config, quantiles, random)
     for table in tables_of(network):
         # Larger than the initial values, so that every input shows in the vector.
         table.weight[1:] = torch.randn(table.weight[1:].shape, generator=random)
@@ -64,6 +64,18 @@ def test_serving_is_example_age_zero(network, three):
 def test_ages_beyond_the_training_period_count_as_its_length(network, three):
     oldest, older = (network.user_vectors(three, torch.full((3,), age)) for age in (10.0, 11.0))
     assert oldest.equal(older)
+
+
+@pytest.mark.parametrize("example_age", [True, False])
+def test_the_example_age_counts_only_where_the_settings_say_so(three, example_age):
+    network = network_of(dataclasses.replace(CONFIG, example_age=example_age))
+    ages, none = torch.tensor([1.0, 5.0, 9.0]), torch.zeros(3)
+    assert network.user_vectors(three, ages).equal(network.user_vectors(three, none)) is not example_age
+    losses = (
+        network.loss(RetrievalBatch(three, age, torch.tensor([5, 6, 7])), EveryVideo(30).sample(torch.Generator()))
+        for age in (ages, none)
+    )
+    assert (next(losses) == next(losses)).item() is not example_age
 
 
 def test_vectors_are_those_of_single_users(network, three):
@@ -165,10 +177,10 @@ def test_loss_teaches_tower_and_tables(three):
 
 def test_sizes_are_read_off_the_dataset(small_dataset):
     sizes = RetrievalSizes.of(small_dataset)
-    # 60 videos and 2 regions, each beside "unknown"; age is the one number; 20 days of which a part is training.
-    assert sizes.num_videos == 61
+    # 100 videos, 3 genders, 6 regions, 3 devices, each beside "unknown"; age is the one number; a part of 20 days.
+    assert sizes.num_videos == 101
     assert sizes.num_search_tokens > 1
-    assert sizes.user_categories == (3,)
+    assert sizes.user_categories == (4, 7, 4)
     assert sizes.num_user_values == 1
     assert sizes.has_impressions
     assert 10 < sizes.training_days < 20

@@ -13,7 +13,7 @@ START, HOUR, DAY = 1_700_000_000, 3_600, 86_400
 
 @pytest.fixture
 def popularity_of(small_dataset):
-    """Fits on a log of one user who completed the given (second, video) pairs, in a catalogue of 60."""
+    """Fits on a log of one user who completed the given (second, video) pairs, in the catalogue of the small world."""
 
     def fitted(watches: list[tuple[int, int]], log_days: int = 20) -> RecentPopularity:
         when = np.array([START + second for second, _ in watches], dtype=np.int64)
@@ -97,11 +97,13 @@ def test_later_events_change_nothing(small_dataset, make_context):
     for moment in random.integers(small_dataset.facts["log_start"], small_dataset.log_end, 5):
         events = small_dataset.events
         later = events.segments.timestamp >= moment
-        other = np.where(later, random.integers(1, 61, len(later)), events.video_row).astype(np.int32)
+        other = np.where(later, random.integers(1, small_dataset.num_videos, len(later)), events.video_row).astype(
+            np.int32
+        )
         changed = dataclasses.replace(small_dataset, events=dataclasses.replace(events, video_row=other))
         context = make_context(watched=[[]], moment=moment)
         for one, two in zip(
-            popular.nominate(context, 60), RecentPopularity.fit(changed).nominate(context, 60), strict=True
+            popular.nominate(context, 100), RecentPopularity.fit(changed).nominate(context, 100), strict=True
         ):
             np.testing.assert_array_equal(one, two)
 
@@ -111,12 +113,12 @@ def test_scores_are_those_of_adding_up_every_watch(small_dataset: Dataset, make_
     moment = start + 9 * DAY + 123
     quarter = (moment - start) // (6 * HOUR)
     events = small_dataset.events
-    expected = np.zeros(61)
+    expected = np.zeros(101)
     for when, place in zip(events.watches.timestamp, events.watch_places, strict=True):
         ended_before = quarter - 1 - (when - start) // (6 * HOUR)
         if ended_before >= 0:
             expected[events.video_row[place]] += 0.5 ** (ended_before / 12)
-    rows, scores = RecentPopularity.fit(small_dataset).nominate(make_context(watched=[[]], moment=moment), 60)
+    rows, scores = RecentPopularity.fit(small_dataset).nominate(make_context(watched=[[]], moment=moment), 100)
     np.testing.assert_allclose(scores[0], expected[rows[0]], rtol=1e-5)
     np.testing.assert_allclose(scores[0], np.sort(expected[1:])[::-1], rtol=1e-5)
 

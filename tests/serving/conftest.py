@@ -1,7 +1,6 @@
 """The recommender of the small world, and what its log tells of one user."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,7 @@ def recommender(small_run) -> Recommender:
 @pytest.fixture(scope="session")
 def table(small_run) -> Callable[[str], list[dict[str, Any]]]:
     """Gives `table(name)`: the rows of one of the small world's files."""
-    folder = Path(small_run.run.log_file).parent
-    return lambda name: pq.read_table(folder / f"{name}.parquet").to_pylist()
+    return lambda name: pq.read_table(small_run.log_folder / f"{name}.parquet").to_pylist()
 
 
 @pytest.fixture(scope="session")

@@ -44,11 +44,11 @@ def test_options_reach_every_list(recommender, users_file, tmp_path):
     assert [row["video_id"] for row in rows[:3]] == [one.video_id for one in recommender.recommend(0, 3, **options)]
 
 
-def test_a_short_list_has_no_padding(recommender, tmp_path, seen_by):
+def test_a_short_list_has_no_padding(recommender, tmp_path, seen_by, everything):
     pq.write_table(pa.table({"user_id": [3]}), tmp_path / "users.parquet")
-    recommend_to_file(recommender, tmp_path / "users.parquet", tmp_path / "lists.parquet", 60)
+    recommend_to_file(recommender, tmp_path / "users.parquet", tmp_path / "lists.parquet", 100)
     rows = pq.read_table(tmp_path / "lists.parquet").to_pylist()
-    assert [row["rank"] for row in rows] == list(range(1, 61 - len(seen_by(3))))
+    assert [row["rank"] for row in rows] == list(range(1, len(everything) - len(seen_by(3)) + 1))
 
 
 def test_only_unknown_users_give_an_empty_file(recommender, tmp_path):
@@ -98,7 +98,7 @@ def test_no_rows_give_no_scores(recommender, tmp_path):
 
 
 def test_the_surface_changes_a_score(recommender, tmp_path):
-    for name, surfaces in (("with", ["home", "watch page", None]), ("without", [None] * 3)):
+    for name, surfaces in (("with", ["home", "search", None]), ("without", [None] * 3)):
         rows = {"user_id": [5] * 3, "video_id": [9] * 3, "timestamp": [1_701_000_000] * 3}
         table = pa.table(rows | {"surface": pa.array(surfaces, pa.string())})
         pq.write_table(table, tmp_path / f"{name}.parquet")

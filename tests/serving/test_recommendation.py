@@ -44,20 +44,31 @@ def test_what_was_watched_a_little_was_clicked(records):
     np.testing.assert_array_equal(events.watch_seconds, np.array([0, 3, np.nan, np.nan], dtype=np.float32))
 
 
-def test_searches_become_the_known_tokens_in_time_order(records, recommender):
+@pytest.fixture(scope="module")
+def words(recommender):
+    """Three words that were searched for: the first two one after the other, the third in another search."""
     tokens = recommender.bundle.dataset.vocabularies["search_tokens"]
-    searches = records(searches=((20, "more topic1"), (10, "Topic2, nonsense"))).searches
-    assert tokens.ids_of(searches.token_row)[0] == "topic2"
-    assert set(tokens.ids_of(searches.token_row)[1:]) == {"more", "topic1", "more topic1"}
+    known = tokens.ids_of(np.arange(1, len(tokens)))
+    pair = next(token for token in known if " " in token)
+    other = next(token for token in known if " " not in token and token not in pair)
+    return [*pair.split(), other]
+
+
+def test_searches_become_the_known_tokens_in_time_order(records, recommender, words):
+    first, second, other = words
+    tokens = recommender.bundle.dataset.vocabularies["search_tokens"]
+    searches = records(searches=((20, f"{first} {second}"), (10, f"{other.title()}, nonsense"))).searches
+    assert tokens.ids_of(searches.token_row)[0] == other
+    assert set(tokens.ids_of(searches.token_row)[1:]) == {first, second, f"{first} {second}"}
     assert searches.segments.timestamp.tolist() == [10, 20, 20, 20]
 
 
-def test_searches_of_one_second_are_sorted_as_a_dataset_sorts_them(records):
+def test_searches_of_one_second_are_sorted_as_a_dataset_sorts_them(records, words):
     """By token: the order in which they were told must not decide which ones are the latest."""
-    told = ((10, "topic3"), (10, "topic1"), (10, "more"))
-    assert records(searches=told).searches.token_row.tolist() == sorted(
-        records(searches=told[::-1]).searches.token_row.tolist()
-    )
+    told = tuple((10, word) for word in words)
+    rows = records(searches=told).searches.token_row.tolist()
+    assert rows == sorted(rows) == records(searches=told[::-1]).searches.token_row.tolist()
+    assert len(set(rows)) == 3
 
 
 def test_attributes_are_looked_up_by_name(records, recommender):
@@ -78,7 +89,7 @@ def test_a_value_that_the_log_never_had_is_unknown(records):
 
 
 def test_an_unknown_attribute_is_refused_with_the_known_ones(records):
-    with pytest.raises(RequestError, match="unknown user attribute 'shoe': known are region, age"):
+    with pytest.raises(RequestError, match="unknown user attribute 'shoe': known are gender, region, device, age"):
         records(attributes={"shoe": 43})
 
 

@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 from watchnext.cli import main
 from watchnext.serving.http import create_app
 
-USERS = (0, 5, 77, 239)
+USERS = (0, 3, 5, 20)  # of the first nothing is known but who it is
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +66,18 @@ def test_the_surface_means_the_same_everywhere(recommender, client, told, small_
 
 def test_a_visitor_who_is_told_less_gets_another_list(client, told):
     """Guards the test above: what is told of a user does matter."""
-    body = told(5) | {"k": 12}
+    body = told(3) | {"k": 12}
     whole = client.post("/v1/recommendations", json=body).json()["recommendations"]
     nothing = client.post("/v1/recommendations", json={"k": 12}).json()["recommendations"]
     ageless = client.post("/v1/recommendations", json=body | {"attributes": {}}).json()["recommendations"]
     silent = client.post("/v1/recommendations", json=body | {"searches": []}).json()["recommendations"]
     assert whole not in (nothing, ageless, silent)
+
+
+def test_a_long_history_told_inline_gives_the_answer_of_the_log(recommender, client, told):
+    """Longer than what the networks look at, whose oldest page is cut in the middle."""
+    assert len(told(237)["history"]) > 300
+    posted = client.post("/v1/recommendations", json=told(237) | {"k": 12, "stage": "retrieval"}).json()
+    called = recommender.recommend(237, 12, stage="retrieval")
+    assert [place["video_id"] for place in posted["recommendations"]] == [one.video_id for one in called]
+    assert [place["score"] for place in posted["recommendations"]] == pytest.approx([one.score for one in called])

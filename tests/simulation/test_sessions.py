@@ -284,8 +284,14 @@ def test_a_short_page_earns_what_it_shows(small_world: World) -> None:
     assert (short.expected_watch_seconds < whole.expected_watch_seconds).all()
 
 
+def test_a_past_keeps_its_latest_500_impressions() -> None:
+    request = request_of(3, video=tuple(range(495))).after(np.arange(600, 610), np.ones(10, dtype=np.float32))
+    assert request.video.tolist() == [*range(5, 495), *range(600, 610)]
+    assert len(request.timestamp) == len(request.watch_seconds) == 500
+
+
 def test_an_empty_page_earns_nothing(small_world: World) -> None:
-    earned = play(small_world, "ideal", Ideal(small_world), [request_of(3, video=tuple(range(600)))], 2, seed=4)
+    earned = play(small_world, "fixed", Fixed(np.zeros(0, dtype=np.int64)), [request_of(3)], 2, seed=4)
     assert [column.tolist() for column in dataclasses.astuple(earned)] == [[0.0], [0.0], [0.0]]
 
 

@@ -21,6 +21,7 @@ from watchnext.progress import bar
 from watchnext.shapes import Array, Int, Num
 
 _CHUNK_ROWS = 1_000_000
+_PARTS_OF_A_SECOND = 1024
 
 
 def compile_dataset(log: EventLog, path: Path, split: SplitConfig, prepare: PrepareConfig) -> None:
@@ -219,7 +220,11 @@ def _write_searches(log: EventLog, folder: Path, facts: dict[str, Any]) -> None:
 
 
 def _write_timelines(log: EventLog, folder: Path, owner: str) -> None:
-    """Sorts the events of each owner by time, then turns their columns into running sums."""
+    """Sorts the events of each owner by time, then turns their columns into running sums.
+
+    Watch times are rounded to 1/1024 of a second, so that every sum is exact, in whatever order it is taken: what one
+    owner's sums are, to the last bit, must not depend on another's later events.
+    """
     if owner == "channel":
         channels = (
             "(SELECT v.row AS video_row, c.row AS channel FROM videos "
@@ -230,7 +235,8 @@ def _write_timelines(log: EventLog, folder: Path, owner: str) -> None:
         source, key = "events", "video_row"
     query = f"""
         SELECT {key} AS owner, timestamp, CAST(completed AS INTEGER) AS completed,
-               coalesce(watch_seconds, 0) AS watch_seconds, CAST(watch_seconds IS NOT NULL AS INTEGER) AS num_timed
+               round(coalesce(watch_seconds, 0) * {_PARTS_OF_A_SECOND}) / {_PARTS_OF_A_SECOND} AS watch_seconds,
+               CAST(watch_seconds IS NOT NULL AS INTEGER) AS num_timed
         FROM {source} WHERE {key} > 0 ORDER BY owner, timestamp, watch_seconds, completed, num_timed
     """
     kinds = {"timestamp": "<i8", "completed": "<i4", "watch_seconds": "<f8", "num_timed": "<i4"}

@@ -106,6 +106,8 @@ def read_log(mapping: LogMapping, memory_gigabytes: float = 8.0) -> Iterator[Eve
             connection.execute(f"SET temp_directory={quoted(scratch)}")
             connection.execute("SET TimeZone='UTC'")
             connection.execute("SET enable_progress_bar=false")
+            # DuckDB folds isnan() away by statistics of Parquet files, which leave NaN out.
+            connection.execute("SET disabled_optimizers='statistics_propagation'")
             log = EventLog(connection, mapping)
             _read_all(log, Path(scratch))
             yield log
@@ -146,7 +148,6 @@ def _read_file(connection: duckdb.DuckDBPyConnection, source: Source, file: Path
         projected = ", ".join(f'({expression}) AS "{name}"' for name, expression in expressions.items())
         raw = f"SELECT {projected}, {ROW_NUMBER} FROM ({select}) WHERE {source.where}"
         _forget_broken_lines(connection)
-        # A table, not a view: over Parquet, DuckDB folds isnan() away by statistics that leave NaN out.
         connection.execute(f"CREATE OR REPLACE TEMP TABLE raw AS {raw}")
         unwrap_json(connection)
         _sort_good_from_bad(connection, source, file, columns, expressions)

@@ -1,5 +1,7 @@
 """An A/B test in a made-up world: visitors of our own system, of baselines, and of the ideal."""
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,15 +58,26 @@ def run_trial(against: str, folder: Path, visitors: int, pages: int, seed: int) 
     world = open_world(folder)
     requests = first_requests(world, folder, visitors, seed)
     watches = _completed_watches(folder)
-    arms: dict[str, Arm] = {
-        SYSTEM: Served(against, world) if "://" in against else InProcess(Recommender.open(against), world),
-        "item-to-item co-watch": CoWatched(watches, world),
-        "recent popularity": RecentlyPopular(watches, world),
-        "random": Random(world, seed),
-        IDEAL: Ideal(world),
-    }
-    earned = {name: play(world, name, arm, requests, pages, seed) for name, arm in arms.items()}
+    with _system(against, world) as system:
+        arms: dict[str, Arm] = {
+            SYSTEM: system,
+            "item-to-item co-watch": CoWatched(watches, world),
+            "recent popularity": RecentlyPopular(watches, world),
+            "random": Random(world, seed),
+            IDEAL: Ideal(world),
+        }
+        earned = {name: play(world, name, arm, requests, pages, seed) for name, arm in arms.items()}
     return {name: _result(earned, name, seed) for name in arms}
+
+
+@contextmanager
+def _system(against: str, world: World) -> Iterator[Arm]:
+    """The system under test: a server, as long as the block runs, or a bundle."""
+    if "://" in against:
+        with closing(Served(against, world)) as served:
+            yield served
+    else:
+        yield InProcess(Recommender.open(against), world)
 
 
 def _result(earned: dict[str, Earnings], name: str, seed: int) -> ArmResult:
@@ -98,12 +111,19 @@ class InProcess:
 
 
 class Served:
-    """A server's HTTP API, asked over the network."""
+    """A server's HTTP API, asked over the network.
+
+    Raises:
+        RequestError: the URL is none.
+    """
 
     def __init__(self, url: str, world: World) -> None:
         self._url = url
         self._world = world
-        self._client = httpx.Client(base_url=url, timeout=_TIMEOUT_SECONDS)
+        try:
+            self._client = httpx.Client(base_url=url, timeout=_TIMEOUT_SECONDS)
+        except httpx.InvalidURL as wrong:
+            raise self._not_ours(wrong) from wrong
 
     def page(self, request: PageRequest, k: int) -> Int[Array, "k"]:
         """Gives the server's page.
@@ -119,11 +139,18 @@ class Served:
             raise RequestError(
                 f"{self._url} refused a page with status {refused.response.status_code}: {refused.response.text[:200]}"
             ) from refused
-        except (httpx.HTTPError, httpx.InvalidURL, KeyError, TypeError, ValueError) as broken:
-            raise RequestError(
-                f"{self._url} does not answer as `watchnext serve` does ({type(broken).__name__}: {broken}). Start it "
-                "with `watchnext serve --bundle …`, and give the address without a path."
-            ) from broken
+        except (httpx.HTTPError, KeyError, TypeError, ValueError) as broken:
+            raise self._not_ours(broken) from broken
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._client.close()
+
+    def _not_ours(self, error: Exception) -> RequestError:
+        return RequestError(
+            f"{self._url} does not answer as `watchnext serve` does ({type(error).__name__}: {error}). Start it with "
+            "`watchnext serve --bundle …`, and give the address without a path."
+        )
 
 
 class CoWatched:
@@ -140,7 +167,7 @@ class CoWatched:
         newest = request.video[completed][::-1] + 1
         rows, _ = self._co_watch.related(newest[None], k + len(request.video))
         related = _unseen(rows[0][rows[0] > 0] - 1, request, k)
-        fill = self._popular.page(request, 2 * k)
+        fill = self._popular.page(request, k)
         return np.concatenate([related, np.setdiff1d(fill, related, assume_unique=True)])[:k]
 
 

@@ -70,10 +70,11 @@ class VisitorRecords:
         Raises:
             RequestError: an attribute that the bundle's log does not have.
         """
-        timed = _with_times(visitor.history, moment)
-        history = [watch for _, watch in timed]
-        times = np.array([when for when, _ in timed], dtype=np.int64)
-        rows = dataset.vocabularies["videos"].rows_of([watch.video_id for watch in history])
+        times = _times(visitor.history, moment)
+        rows = dataset.vocabularies["videos"].rows_of([watch.video_id for watch in visitor.history])
+        order = np.lexsort((rows, times))  # as a dataset sorts a user's events
+        history = [visitor.history[place] for place in order]
+        times, rows = times[order], rows[order]
         completed = np.array([watch.completed for watch in history], dtype=bool)
         seconds = [np.nan if watch.watch_seconds is None else watch.watch_seconds for watch in history]
         watched = np.flatnonzero(completed & (rows > 0))
@@ -102,13 +103,13 @@ def refuse_impossible_times(name: str, times: Iterable[int]) -> None:
             raise RequestError(f"{name} = {time}: Unix seconds before the year 2100 were expected, not milliseconds.")
 
 
-def _with_times(history: tuple[Watch, ...], moment: int) -> list[tuple[int, Watch]]:
-    """The watches in time order; those without a time are put one second apart before the moment."""
+def _times(history: tuple[Watch, ...], moment: int) -> Int[Array, "rows"]:
+    """When each watch was; those without a time are put one second apart before the moment, in the order given."""
     times = [
         moment - len(history) + place if watch.timestamp is None else watch.timestamp
         for place, watch in enumerate(history)
     ]
-    return sorted(zip(times, history, strict=True), key=lambda pair: pair[0])
+    return np.array(times, dtype=np.int64)
 
 
 def _one_user(times: Int[Array, "rows"]) -> Segments:

@@ -37,9 +37,9 @@ class PageRequest:
         return replace(
             self,
             moment=self.moment + _SECONDS_BETWEEN_PAGES,
-            video=np.concatenate([self.video, videos]),
-            timestamp=np.concatenate([self.timestamp, np.full(len(videos), self.moment)]),
-            watch_seconds=np.concatenate([self.watch_seconds, watch_seconds]),
+            video=np.concatenate([self.video, videos])[-_MOST_EVENTS:],
+            timestamp=np.concatenate([self.timestamp, np.full(len(videos), self.moment)])[-_MOST_EVENTS:],
+            watch_seconds=np.concatenate([self.watch_seconds, watch_seconds])[-_MOST_EVENTS:],
         )
 
 

@@ -47,9 +47,9 @@ class WorldConfig(Checked):
             )
         if self.page_size > self._fewest_old_videos:
             raise ConfigurationError(
-                f"[world] page_size = {self.page_size}: at most {self._fewest_old_videos} was expected, the videos that "
-                f"are certainly there when the log begins, as no page shows one twice. Give more than {self.videos:,} "
-                f"videos, or a new_share below {self.new_share:g}."
+                f"[world] page_size = {self.page_size}: at most {self._fewest_old_videos} was expected, the videos "
+                f"that are certainly there when the log begins, as no page shows one twice. Give more videos than "
+                f"{self.videos:,}, or a new_share below {self.new_share:g}."
             )
         if self.events < self.days * self.page_size:
             raise ConfigurationError(

@@ -33,7 +33,7 @@ class Words:
         """Makes distinct words of three syllables.
 
         >>> Words.of(2).words.to_pylist()[8]
-        'stuhebu'
+        'stosefa'
         """
         number = len(_SYLLABLES) ** 3
         places = np.arange(num_topics * WORDS_OF_A_TOPIC, dtype=np.int64) * _STRIDE % number
