@@ -307,3 +307,11 @@ def first_answer(server: subprocess.Popen[str], address: str) -> httpx.Response:
         if server.poll() is not None:
             pytest.fail(f"the server ended: {server.stderr.read()}")
     pytest.fail("the server does not listen")
+
+
+def test_a_full_disk_is_told_as_such(watchnext, monkeypatch, tmp_path):
+    def full(*_):
+        raise OSError(28, "Error writing bytes to file. Detail: [errno 28] No space left on device")
+
+    monkeypatch.setattr("watchnext.cli.main.write_log", full)
+    assert "the disk is full" in watchnext("simulate", "--output", tmp_path / "log")

@@ -1,5 +1,6 @@
 """The commands; `watchnext --help` lists them in the order of the journey."""
 
+import errno
 import json
 import os
 import sys
@@ -258,4 +259,8 @@ def main() -> None:
     except WatchnextError as error:
         sys.exit(f"watchnext: {error}")
     except OSError as error:
+        if error.errno == errno.ENOSPC:
+            sys.exit(
+                "watchnext: the disk is full. What was being written is removed again: free some space, run it anew."
+            )
         sys.exit(f"watchnext: {error.strerror or error}: {error.filename or ''}".rstrip(": "))

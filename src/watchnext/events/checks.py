@@ -51,6 +51,8 @@ def typed(column: Column, raw_type: str) -> tuple[str, str]:
         case _ if raw_type in ("FLOAT", "DOUBLE"):  # ids that went through a tool without nullable integers
             whole = f"CASE WHEN {raw} = trunc({raw}) THEN CAST(TRY_CAST({raw} AS BIGINT) AS VARCHAR) END"
             return f"CASE WHEN NOT isnan({raw}) THEN coalesce({whole}, {text}) END", "VARCHAR"
+        case _ if raw_type in _INTEGERS:
+            return f"CAST({raw} AS VARCHAR)", "VARCHAR"
         case _:
             return text, "VARCHAR"
 

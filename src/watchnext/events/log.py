@@ -148,7 +148,8 @@ def _read_file(connection: duckdb.DuckDBPyConnection, source: Source, file: Path
         projected = ", ".join(f'({expression}) AS "{name}"' for name, expression in expressions.items())
         raw = f"SELECT {projected}, {ROW_NUMBER} FROM ({select}) WHERE {source.where}"
         _forget_broken_lines(connection)
-        connection.execute(f"CREATE OR REPLACE TEMP TABLE raw AS {raw}")
+        kind = "VIEW" if source.format == "parquet" else "TABLE"  # text is parsed once, typed columns need no copy
+        connection.execute(f"CREATE OR REPLACE TEMP {kind} raw AS {raw}")
         unwrap_json(connection)
         _sort_good_from_bad(connection, source, file, columns, expressions)
     except duckdb.BinderException as unbound:
@@ -162,7 +163,7 @@ def _read_file(connection: duckdb.DuckDBPyConnection, source: Source, file: Path
         ) from wrong
     except (duckdb.IOException, duckdb.InvalidInputException) as unreadable:
         raise DataError(f"{file} cannot be read as {source.format}: {_first_line(unreadable)}") from unreadable
-    connection.execute("DROP TABLE raw")
+    connection.execute(f"DROP {kind} raw")
 
 
 def _all_columns(source: Source) -> tuple[Column, ...]:
