@@ -42,8 +42,8 @@ def test_a_trial_is_a_row_for_each_arm(capsys, monkeypatch):
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines()]
     # Shares are percentages; the system under test is not ahead of itself.
     assert [row for row in rows if row] == [
-        ["watchnext", "100.2 [99.8, 102.0]", "", "300.2", "40025.0% [39975.0%, 40200.0%]", "500.25"],
-        ["[red]", "600.2 [599.8, 602.0]", "700.2 [699.8, 702.0]", "800.2", "90025.0% [89975.0%, 90200.0%]", "1000.25"],
+        ["watchnext", "100 [100, 102]", "", "300", "40025% [39975%, 40200%]", "500.25"],
+        ["[red]", "600 [600, 602]", "700 [700, 702]", "800", "90025% [89975%, 90200%]", "1000.25"],
     ]
 
 

@@ -82,9 +82,9 @@ def print_trial(arms: dict[str, ArmResult]) -> None:
     for name in columns:
         table.add_column(name, justify="left" if not name else "right")
     for name, arm in arms.items():
-        ahead = "" if name == SYSTEM else _interval(arm.ahead_seconds, ".1f")
-        figures = (_interval(arm.watch_seconds, ".1f"), ahead, f"{arm.expected_watch_seconds.value:.1f}")
-        table.add_row(name, *figures, _interval(arm.share_of_ideal, ".1%"), f"{arm.clicks.value:.2f}")
+        ahead = "" if name == SYSTEM else _interval(arm.ahead_seconds, ".0f")
+        figures = (_interval(arm.watch_seconds, ".0f"), ahead, f"{arm.expected_watch_seconds.value:.0f}")
+        table.add_row(name, *figures, _interval(arm.share_of_ideal, ".0%"), f"{arm.clicks.value:.2f}")
     _OUT.print(table)
     _OUT.print(
         "Every visitor is played on every arm with the same luck. 'expected' is the truth's own expectation of the "
