@@ -281,7 +281,7 @@ def _write_segments(log: EventLog, folder: Path, query: str, kinds: dict[str, st
             part = np.bincount(owner - first)
             counts[first + 1 : first + 1 + len(part)] += part
             for name, kind in kinds.items():
-                _values(batch, name).astype(kind).tofile(files[name])
+                files[name].write(_values(batch, name).astype(kind).tobytes())
     np.save(folder / "offsets.npy", np.cumsum(counts))
 
 
