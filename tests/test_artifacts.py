@@ -237,3 +237,29 @@ def test_arrays_come_back_mapped_and_read_only(tmp_path: Path) -> None:
 def test_arrays_of_objects_are_never_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="allow_pickle"):
         save_arrays(tmp_path, {"objects": np.array([{}], dtype=object)})
+
+
+def test_a_folder_that_is_not_ours_is_not_replaced(tmp_path: Path) -> None:
+    foreign = tmp_path / "thing"
+    foreign.mkdir()
+    write_thing(foreign)  # an empty folder is nobody's
+    (foreign / "manifest.json").unlink()
+    kept = sorted(foreign.iterdir())
+    with pytest.raises(ArtifactError, match=r"was not written by watchnext .* so it is not replaced"):
+        write_thing(foreign)
+    assert sorted(foreign.iterdir()) == kept and kept
+
+
+def test_a_file_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "thing").write_text("keep")
+    with pytest.raises(ArtifactError, match="so it is not replaced"):
+        write_thing(tmp_path / "thing")
+    assert (tmp_path / "thing").read_text() == "keep"
+
+
+def test_the_present_folder_may_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with writing(Path("."), "thing") as folder:
+        (folder / "weights.bin").write_text("weights")
+    assert open_artifact(tmp_path / "here", "thing").kind == "thing"

@@ -61,7 +61,12 @@ def writing(
     """Gives a folder to write into that takes the place of `path` only when the block ends well.
 
     `facts` may be filled while the block runs; they are sealed at its end.
+
+    Raises:
+        ArtifactError: something that is no artifact stands at `path`; it is not ours to replace.
     """
+    path = path.absolute()
+    _refuse_to_replace_foreign(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.unfinished")
     shutil.rmtree(aside, ignore_errors=True)
@@ -159,6 +164,14 @@ def _seal(folder: Path, kind: str, parents: tuple[Artifact, ...], settings: Any,
         _flush_to_disk(file)
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
     _flush_to_disk(folder / MANIFEST)
+
+
+def _refuse_to_replace_foreign(path: Path) -> None:
+    if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (path / MANIFEST).exists()):
+        raise ArtifactError(
+            f"{path} was not written by watchnext (there is no {MANIFEST} in it), so it is not replaced. Move it away, "
+            "or give another folder."
+        )
 
 
 def _swap(aside: Path, path: Path) -> None:
