@@ -10,6 +10,7 @@ import duckdb
 import httpx
 import numpy as np
 
+from watchnext.config import IndexConfig
 from watchnext.errors import RequestError
 from watchnext.evaluation.bootstrap import Estimate, mean_estimate, ratio_estimate
 from watchnext.events.readers import quoted
@@ -26,7 +27,6 @@ from watchnext.simulation.world import World
 
 SYSTEM, IDEAL = "watchnext", "ideal"
 _HALF_LIFE_SECONDS = 3 * SECONDS_OF_A_DAY
-_NUM_NEIGHBOURS = 100
 _DRAWS = 1000
 _TIMEOUT_SECONDS = 30.0
 
@@ -157,7 +157,7 @@ class CoWatched:
     """Item-to-item: what else was completed by those who completed what the visitor did."""
 
     def __init__(self, watches: NextWatches, world: World) -> None:
-        self._co_watch = CoWatch.fit(watches, world.config.videos + 1, _NUM_NEIGHBOURS)
+        self._co_watch = CoWatch.fit(watches, world.config.videos + 1, IndexConfig().num_co_watched)
         self._world = world
         self._popular = RecentlyPopular(watches, world)
 
