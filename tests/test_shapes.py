@@ -4,7 +4,7 @@ from pathlib import Path
 import watchnext
 from watchnext import shapes
 
-ANNOTATION = re.compile(r"\b(?:Bool|Float|Float32|Int|Int32|Int64|Num)\[\s*[\w.]+,\s*\"([^\"]*)\"\s*,?\s*\]")
+ANNOTATION = re.compile(r"\b(?:Bool|Float|Float32|Int|Int32|Int64|Num|UInt16)\[\s*[\w.]+,\s*\"([^\"]*)\"\s*,?\s*\]")
 
 
 def axes_in(text: str) -> set[str]:

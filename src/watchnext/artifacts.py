@@ -20,7 +20,7 @@ import numpy as np
 from watchnext.errors import ArtifactError
 from watchnext.shapes import Array
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 
 

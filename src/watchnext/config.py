@@ -75,6 +75,12 @@ class PrepareConfig(Checked):
     max_search_tokens: int = setting(1_000_000, "unigrams and bigrams kept, by frequency (§3.2)", least=1)
     max_categories: int = setting(100_000, "values kept of each further categorical column, by frequency", least=1)
     max_tags: int = setting(8, "tags kept of one video", least=1, most=64)
+    max_title_words: int = setting(16, "words kept of one title", least=1, most=256)
+    unwatched_videos: bool = setting(
+        False,
+        "keep videos that only the videos table knows, up to max_videos: new uploads, for [retrieval] videos = "
+        "'tower' or 'both'",
+    )
     memory_gigabytes: float = setting(
         8.0, "memory that prepare may use; what needs more goes through the disk", least=0.5
     )
@@ -86,22 +92,91 @@ class RetrievalConfig(Checked):
 
     history_length: int = setting(50, "latest watches, and latest impressions, in a bag (§3.2)", least=1, most=1000)
     num_search_tokens: int = setting(50, "latest search tokens in the bag (§3.2)", least=1, most=1000)
+    history: str = setting(
+        "mean",
+        "how a history becomes a vector: the paper's mean (§3.2), a weighted mean whose weights are learnt, or a "
+        "causal transformer over the ordered events and the time between them",
+        choices=("mean", "attention", "transformer"),
+    )
+    recent_watches: tuple[int, ...] = setting(
+        (), "history = 'mean': further means of only so many newest watches each, which tell it something of the order"
+    )
+    history_bags: tuple[str, ...] = setting(
+        (), "further bags of what the watched videos have: 'channel', 'tags', or a categorical column of the videos"
+    )
+    transformer_layers: int = setting(2, "layers of history = 'transformer'", least=1, most=24)
+    attention_heads: int = setting(2, "heads of one of its layers; they share embedding_dim", least=1, most=64)
     tower: tuple[int, ...] = setting((1024, 512, 256), "widths of the ReLU layers; the last is the user vector (§3.4)")
+    last_relu: bool = setting(
+        True, "a ReLU behind the last layer too; false with tower = [256] is the paper's depth 0 (§3.4)"
+    )
     embedding_dim: int = setting(256, "floats of a watch or token embedding (§3.4)", least=1, most=4096)
+    videos: str = setting(
+        "free",
+        "where a video's vector comes from: a free vector each (§3.1), a tower over its attributes, which gives new "
+        "uploads a vector at once, or the sum of both",
+        choices=("free", "tower", "both"),
+    )
+    video_tower: tuple[int, ...] = setting(
+        (256,), "widths of the hidden ReLU layers of the video tower; a linear layer follows"
+    )
+    id_dropout: float = setting(
+        0.2,
+        "with videos = 'both', share of the free vectors left out at random while training, so that the tower stands "
+        "alone",
+        least=0.0,
+        most=0.99,
+    )
+    labels: str = setting(
+        "future",
+        "what an example is to predict: a watch after its history, or one held out of the middle (§3.3, figure 5)",
+        choices=("future", "held_out"),
+    )
+    horizon: int = setting(1, "watches after the history that one example is to predict", least=1, most=1000)
+    unwatched_weight: float = setting(
+        0.0,
+        "weight of what was shown but not completed as something to predict; above 0 the horizon counts everything "
+        "shown",
+        least=0.0,
+        most=1.0,
+    )
+    weights: str = setting(
+        "equal",
+        "what a label weighs: one, or its watch seconds relative to the mean",
+        choices=("equal", "watch_seconds"),
+    )
+    half_life_days: float | None = setting(
+        None, "age at which an example weighs half; absent: all ages weigh the same", least=0.001
+    )
     examples_per_user: int = setting(50, "latest watches of a user that become examples (§3.3)", least=1)
     num_negatives: int = setting(
         5000,
         "sampled videos shared by a batch (§3.1); the full softmax where the catalogue is not larger",
         least=1,
     )
-    sampling_power: float = setting(
-        0.75, "negatives are drawn by watch count to this power; 0 draws uniformly", least=0.0, most=1.0
+    sampling: tuple[str, ...] = setting(
+        ("unigram",),
+        "where negatives come from, in equal parts: 'unigram' (by watch count), 'uniform', 'log_uniform' (by place in "
+        "the order of frequency), 'in_batch' (the other examples' targets, besides num_negatives), 'full' (all videos)",
+        choices=("unigram", "uniform", "log_uniform", "in_batch", "full"),
     )
+    sampling_power: float = setting(0.75, "'unigram' draws by watch count to this power", least=0.0, most=1.0)
+    replacement: bool = setting(True, "draw with replacement; false draws each video at most once a step")
+    mask_seen: bool = setting(
+        False, "leave what a user's history holds out of the softmax, as a service that never repeats itself does"
+    )
+    temperature: float = setting(1.0, "the dot product is divided by it to give the logit", least=0.001)
     batch_size: int = setting(2048, "examples of one step", least=1)
     max_epochs: int = setting(5, "passes over the examples at most; the rates fall over them", least=1)
     patience: int = setting(1, "passes without a better validation recall before training stops", least=1)
     learning_rate: float = setting(0.001, "Adam, for the tower", least=0.0)
     embedding_learning_rate: float = setting(0.2, "row-wise Adagrad, for the embedding tables", least=0.0)
+    table_type: str = setting(
+        "float32",
+        "how embedding tables are stored; bfloat16 halves them, rounded at random so that small steps count",
+        choices=("float32", "bfloat16"),
+    )
+    mapped_tables: bool = setting(False, "keep the tables in files beside the checkpoints: they may exceed the memory")
     example_age: bool = setting(True, "feed the age of each example; false only to see what it is worth (§3.3)")
     dropout: float = setting(0.3, "share of a bag's watches left out at random while training", least=0.0, most=0.99)
     seed: int = setting(1, "of every random act of this stage", least=0)
@@ -190,9 +265,18 @@ class Config:
     serving: ServingConfig = field(default_factory=ServingConfig)
 
     def __post_init__(self) -> None:
-        last_layers = self.retrieval.tower
-        if not last_layers:
+        retrieval = self.retrieval
+        if not retrieval.tower:
             raise ConfigurationError("[retrieval] tower = []: at least the user vector's width is needed, say [256].")
+        if retrieval.sampling == ("in_batch",) and retrieval.batch_size == 1:
+            raise ConfigurationError("[retrieval] sampling = ['in_batch'] has no negatives with batch_size = 1.")
+        if retrieval.embedding_dim % retrieval.attention_heads and retrieval.history == "transformer":
+            raise ConfigurationError(
+                f"[retrieval] attention_heads = {retrieval.attention_heads} must divide embedding_dim = "
+                f"{retrieval.embedding_dim}."
+            )
+        if retrieval.history == "transformer" and retrieval.labels == "held_out":
+            raise ConfigurationError("[retrieval] history = 'transformer' is causal: labels = 'future' is needed.")
         split = self.split
         moments = [split.ranking_start, split.validation_start, split.test_start]
         given = [moment for moment in moments if moment is not None]
@@ -265,9 +349,10 @@ def _converted(value: Any, kind: Any, where: str) -> Any:
 def _check_range(cls: type[Any], spec: dataclasses.Field[Any], value: Any) -> None:
     least, most, choices = (spec.metadata.get(key) for key in ("least", "most", "choices"))
     where = f"[{cls.__name__.removesuffix('Config').lower()}] {spec.name} = {value!r}"
-    if choices and value not in choices:
+    parts = value if isinstance(value, tuple) else (value,)
+    if choices and not (parts and set(parts) <= set(choices)):
         raise ConfigurationError(f"{where}: one of {', '.join(choices)} was expected.")
-    if isinstance(value, tuple) and any(part < 1 for part in value):
+    if isinstance(value, tuple) and any(isinstance(part, int) and part < 1 for part in value):
         raise ConfigurationError(f"{where}: every entry must be at least 1.")
     if value is None or isinstance(value, tuple | str | bool):
         return

@@ -8,7 +8,7 @@ everywhere, and a test holds every annotation to this table. The annotations are
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int, Int32, Int64, Num
+from jaxtyping import Bool, Float, Float32, Int, Int32, Int64, Num, UInt16
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -25,6 +25,8 @@ AXES = {
     "history": "a user's past events, newest first, padded with row 0",
     "tokens": "a user's search tokens, newest search first, padded with row 0",
     "tags": "tags of one video, padded with row 0",
+    "words": "words of one video's title, padded with row 0",
+    "targets": "later watches that one example is to predict, padded with row 0",
     "candidates": "videos considered for one user, padded with row 0",
     "k": "places of a list, best first, padded with row 0",
     "width": "places of a list before it is cut or padded to k",
@@ -55,4 +57,4 @@ AXES = {
     "offsets": "where each owner's rows begin, and at last where they end: one more than owners",
 }
 
-__all__ = ["AXES", "Array", "Bool", "Float", "Float32", "Int", "Int32", "Int64", "Num", "RowLists", "Tensor"]
+__all__ = ["AXES", "Array", "Bool", "Float", "Float32", "Int", "Int32", "Int64", "Num", "RowLists", "Tensor", "UInt16"]

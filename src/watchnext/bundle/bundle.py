@@ -50,10 +50,11 @@ class Bundle:
         artifact = open_artifact(path, "bundle")
         parts = {kind: open_artifact(path / kind, kind, verify=False) for kind in PARTS}
         refuse_mixed(parts)
-        network = saved_retrieval.open_network(parts["retrieval"])
+        dataset = Dataset.open(path / "dataset", verify=False)
+        network = saved_retrieval.open_model(parts["retrieval"], dataset.videos)
         return cls(
             artifact,
-            Dataset.open(path / "dataset", verify=False),
+            dataset,
             open_sources(network, path / "index"),
             saved_ranking.open_network(parts["ranking"]),
             FeatureSettings(**parts["ranking"].facts["features"]),

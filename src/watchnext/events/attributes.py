@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 
 from watchnext.artifacts import save_arrays
+from watchnext.config import PrepareConfig
 from watchnext.events.log import EventLog
+from watchnext.events.tokens import TITLE_WORDS
 from watchnext.shapes import Array
 
 
@@ -19,8 +21,8 @@ def write_users(log: EventLog, folder: Path, facts: dict[str, Any]) -> None:
     save_arrays(folder / "users", {"categorical": categorical, "continuous": continuous})
 
 
-def write_videos(log: EventLog, folder: Path, facts: dict[str, Any], max_tags: int) -> None:
-    """Writes channel, categories, numbers, tags, upload time and completed watches of every video."""
+def write_videos(log: EventLog, folder: Path, facts: dict[str, Any], config: PrepareConfig) -> None:
+    """Writes channel, categories, numbers, tags, title, upload time and completed watches of every video."""
     rows = log.rows("videos_vocabulary") + 1
     source = "FROM videos JOIN videos_vocabulary keys ON video_id = keys.id"
     channels = _column(
@@ -40,23 +42,30 @@ def write_videos(log: EventLog, folder: Path, facts: dict[str, Any], max_tags: i
         np.int64,
     )
     completed[0] = 0
-    tags = np.zeros((rows, max_tags), dtype=np.int32)
-    listed = log.connection.execute(
-        f"SELECT video, nth - 1 AS nth, t.row AS tag FROM (SELECT keys.row AS video, unnest(tags) AS tag, "
-        f"generate_subscripts(tags, 1) AS nth {source}) JOIN tags_vocabulary t ON tag = t.id WHERE nth <= {max_tags}"
-    ).fetchnumpy()
-    tags[listed["video"], listed["nth"]] = listed["tag"]
     save_arrays(
         folder / "videos",
         {
             "channel_row": channels,
             "categorical": _categories(log, "videos", facts["video_categories"], source, rows),
             "continuous": _numbers(log, "videos", facts["video_numbers"], source, rows),
-            "tag_rows": tags,
+            "tag_rows": _lists(log, "tags", "tags", source, (rows, config.max_tags)),
+            "title_rows": _lists(log, TITLE_WORDS, "title_tokens", source, (rows, config.max_title_words)),
             "uploaded_at": uploaded,
             "num_completed": completed,
         },
     )
+
+
+def _lists(log: EventLog, values: str, vocabulary: str, source: str, shape: tuple[int, int]) -> Array:
+    """The first of a video's listed values as rows of their vocabulary, padded with row 0."""
+    table = np.zeros(shape, dtype=np.int32)
+    listed = log.connection.execute(
+        f"SELECT video, nth - 1 AS nth, v.row AS value FROM (SELECT video, unnest(listed) AS value, "
+        f"generate_subscripts(listed, 1) AS nth FROM (SELECT keys.row AS video, {values} AS listed {source})) "
+        f"JOIN {vocabulary}_vocabulary v ON value = v.id WHERE nth <= {shape[1]}"
+    ).fetchnumpy()
+    table[listed["video"], listed["nth"]] = listed["value"]
+    return table
 
 
 def _categories(log: EventLog, table: str, names: list[str], source: str, rows: int) -> Array:

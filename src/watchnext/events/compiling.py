@@ -15,7 +15,7 @@ from watchnext.errors import ConfigurationError, DataError
 from watchnext.events.attributes import write_users, write_videos
 from watchnext.events.log import EventLog
 from watchnext.events.splits import split_log
-from watchnext.events.tokens import TOKENS
+from watchnext.events.tokens import TITLE_WORDS, TOKENS
 from watchnext.events.vocabulary import Vocabulary, save_column
 from watchnext.progress import bar
 from watchnext.shapes import Array, Int, Num
@@ -46,7 +46,7 @@ def compile_dataset(log: EventLog, path: Path, split: SplitConfig, prepare: Prep
         _write_searches(log, folder, facts)
         write_users(log, folder, facts)
         progress.advance()
-        write_videos(log, folder, facts, prepare.max_tags)
+        write_videos(log, folder, facts, prepare)
         progress.advance()
         for owner in ("video", "channel"):
             _write_timelines(log, folder / f"{owner}_timelines", owner)
@@ -113,8 +113,7 @@ def _vocabularies(log: EventLog, folder: Path, facts: dict[str, Any], config: Pr
     )
     queries = {
         "videos": (
-            f"SELECT video_id AS id, count(*) FILTER (completed) AS n, count(*) AS m {past} GROUP BY id "
-            f"ORDER BY n DESC, m DESC, id LIMIT {config.max_videos}"
+            f"{_video_counts(past, config.unwatched_videos)} ORDER BY n DESC, m DESC, id LIMIT {config.max_videos}"
         ),
         "users": (
             "SELECT id FROM (SELECT user_id AS id FROM merged UNION SELECT user_id FROM users "
@@ -130,6 +129,9 @@ def _vocabularies(log: EventLog, folder: Path, facts: dict[str, Any], config: Pr
     kept = "FROM videos JOIN videos_vocabulary keys ON video_id = keys.id"
     queries["channels"] = _most_frequent("channel_id", kept, config.max_videos)
     queries["tags"] = _most_frequent("tag", f"FROM (SELECT unnest(tags) AS tag {kept})", config.max_categories)
+    queries["title_tokens"] = _most_frequent(
+        "word", f"FROM (SELECT unnest({TITLE_WORDS}) AS word {kept})", config.max_search_tokens
+    )
     for name in facts["video_categories"]:
         queries[f"videos.{name}"] = _most_frequent(f'videos."{name}"', kept, config.max_categories)
     for name in facts["user_categories"]:
@@ -146,6 +148,15 @@ def _vocabularies(log: EventLog, folder: Path, facts: dict[str, Any], config: Pr
             "SELECT count(*) FROM (SELECT DISTINCT video_id FROM merged) ANTI JOIN videos_vocabulary ON video_id = id"
         )
     )
+
+
+def _video_counts(past: str, unwatched_videos: bool) -> str:
+    """Videos of the past with their completed watches and their events; and those that are only described."""
+    counts = f"SELECT video_id AS id, count(*) FILTER (completed) AS n, count(*) AS m {past} GROUP BY id"
+    if not unwatched_videos:
+        return counts
+    described = "SELECT video_id AS id, 0 AS n, 0 AS m FROM videos"
+    return f"SELECT id, max(n) AS n, max(m) AS m FROM ({counts} UNION ALL {described}) GROUP BY id"
 
 
 def _most_frequent(column: str, source: str, limit: int) -> str:

@@ -104,6 +104,7 @@ class VideoTable:
     categorical: Int[Array, "videos fields"]
     continuous: Float[Array, "videos values"]
     tag_rows: Int[Array, "videos tags"]
+    title_rows: Int[Array, "videos words"]
     uploaded_at: Int[Array, "videos"]
     num_completed: Int[Array, "videos"]
 

@@ -8,6 +8,8 @@ _WORDS = "list_filter(regexp_split_to_array(lower(query), '[^\\p{L}\\p{N}]+'), l
 _PAIRS = f"list_transform(range(1, greatest(len({_WORDS}), 1)), lambda i: {_WORDS}[i] || ' ' || {_WORDS}[i + 1])"
 TOKENS = f"list_concat({_WORDS}, {_PAIRS})"
 """SQL: the unigrams and bigrams of a query (§3.2)."""
+TITLE_WORDS = _WORDS.replace("query", "title")
+"""SQL: the words of a title."""
 
 
 def query_tokens(queries: list[str]) -> list[list[str]]:

@@ -1,13 +1,16 @@
-"""Next-watch examples: which video did this user complete, given everything before (§3.3, figure 5b)."""
+"""Next-watch examples: what did this user complete, given everything before (§3.3, figure 5)."""
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from watchnext.events.dataset import Dataset, UserEvents
+from watchnext.config import RetrievalConfig
+from watchnext.events.dataset import Dataset, Segments, UserEvents
 from watchnext.examples.contexts import UserContext, context_as_of
+from watchnext.examples.windows import BatchWindows, Windows, windows_of
 from watchnext.shapes import Array, Float, Int, RowLists, Tensor
 
 _SECONDS_OF_A_DAY = 86_400.0
@@ -28,48 +31,142 @@ class NextWatches:
 
 @dataclass(frozen=True)
 class RetrievalBatch:
-    """Some next-watch examples: the context rolled back to the moment before, the age, and the video to predict."""
+    """Some examples: the context as of the moment before, the age, and the videos to predict with their weights.
+
+    `windows` is there where the history is read in order: histories that several of the examples share.
+    """
 
     context: UserContext
     example_age_days: Float[Tensor, "batch"]
-    video_row: Int[Tensor, "batch"]
+    target_row: Int[Tensor, "batch targets"]
+    target_weight: Float[Tensor, "batch targets"]
+    windows: BatchWindows | None = None
+
+
+class NextWatchExamples:
+    """The examples that a log has before a moment, and their batches.
+
+    An example is a user as of a moment, and the `horizon` watches from then on: everything shown, where
+    `unwatched_weight` is above 0. The cap of examples per user keeps a few very active users from ruling the loss
+    (§3.3). With `labels = 'held_out'` the history is everything before the end *but* the label (figure 5a).
+    """
+
+    def __init__(self, dataset: Dataset, config: RetrievalConfig, before: int) -> None:
+        events = dataset.events
+        self.dataset = dataset
+        self.config = config
+        self.before = before
+        self._labels_are_watches = config.unwatched_weight == 0.0
+        self._segments = events.watches if self._labels_are_watches else events.segments
+        self.user_row, self.place = latest_places(self._segments, before, config.examples_per_user)
+        self._mean_watch_seconds = _mean_watch_seconds(events, before)
+        self._windows: Windows | None = None
+        if config.history == "transformer":
+            moments = np.asarray(self._segments.timestamp[self.place])
+            self._windows = windows_of(events.segments, self.user_row, moments, config.history_length)
+
+    def __len__(self) -> int:
+        """The number of examples."""
+        return len(self.place)
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of one pass."""
+        return -(-self._num_units // self._units_per_batch)
+
+    def num_wanted(self, num_videos: int) -> Int[Array, "videos"]:
+        """Gives how many examples have each video as a target."""
+        wanted = np.zeros(num_videos, dtype=np.int64)
+        for start in range(0, len(self), self.config.batch_size):
+            rows, weights = self._targets(np.arange(start, min(start + self.config.batch_size, len(self))))
+            wanted += np.bincount(rows[weights > 0], minlength=num_videos)
+        return wanted
+
+    def batches(self, random: np.random.Generator, first_batch: int) -> Iterator[RetrievalBatch]:
+        """Gives the batches of one pass from the given one on, in an order drawn from `random`.
+
+        An example is drawn by itself; where histories are read in order, with all others of its window.
+        """
+        order = random.permutation(self._num_units)
+        for start in range(first_batch * self._units_per_batch, self._num_units, self._units_per_batch):
+            units = order[start : start + self._units_per_batch]
+            if self._windows is None:
+                yield self._batch(units, None)
+            else:
+                chosen, windows = self._windows.batch(self.dataset, units)
+                yield self._batch(chosen, windows)
+
+    @property
+    def _num_units(self) -> int:
+        return len(self) if self._windows is None else len(self._windows)
+
+    @property
+    def _units_per_batch(self) -> int:
+        if self._windows is None:
+            return self.config.batch_size
+        return max(1, self.config.batch_size * len(self._windows) // max(len(self), 1))
+
+    def _batch(self, chosen: Int[Array, "batch"], windows: BatchWindows | None) -> RetrievalBatch:
+        moments = np.asarray(self._segments.timestamp[self.place[chosen]])
+        target_row, target_weight = self._targets(chosen)
+        age_days = ((self.before - moments) / _SECONDS_OF_A_DAY).astype(np.float32)
+        if self.config.half_life_days is not None:
+            target_weight = target_weight * 0.5 ** (age_days / self.config.half_life_days)[:, None]
+        return RetrievalBatch(
+            self._context(self.user_row[chosen], moments, target_row),
+            torch.from_numpy(age_days),
+            torch.from_numpy(target_row),
+            torch.from_numpy(target_weight.astype(np.float32)),
+            windows,
+        )
+
+    def _context(
+        self, user_row: Int[Array, "batch"], moments: Int[Array, "batch"], target_row: Int[Array, "batch targets"]
+    ) -> UserContext:
+        config = self.config
+        if config.labels == "future":
+            return context_as_of(self.dataset, user_row, moments, config.history_length, config.num_search_tokens)
+        ends = np.full(len(user_row), self.before)
+        context = context_as_of(self.dataset, user_row, ends, config.history_length, config.num_search_tokens)
+        return _without_targets(context, target_row)
+
+    def _targets(
+        self, chosen: Int[Array, "batch"]
+    ) -> tuple[Int[Array, "batch targets"], Float[Array, "batch targets"]]:
+        """The videos of the next `horizon` places, each once, and their weights; beyond the end row 0 and weight 0."""
+        events = self.dataset.events
+        users = self.user_row[chosen]
+        ends = self._segments.ends_before(users, np.full(len(users), self.before))
+        places = self.place[chosen][:, None] + np.arange(self.config.horizon)
+        inside = places < ends[:, None]
+        places = np.where(inside, places, self.place[chosen][:, None])
+        if self._labels_are_watches:
+            places = events.watch_places[places]
+        rows = np.where(inside, events.video_row[places], 0).astype(np.int64)
+        weights = np.where(events.completed[places], 1.0, self.config.unwatched_weight)
+        if self.config.weights == "watch_seconds":
+            seconds = np.asarray(events.watch_seconds[places], dtype=np.float64)
+            weights *= np.where(np.isnan(seconds), 1.0, seconds / self._mean_watch_seconds)
+        repeated = _repeated(rows)
+        return np.where(repeated, 0, rows), np.where((rows > 0) & ~repeated, weights, 0.0)
 
 
 def next_watches(events: UserEvents, before: int, per_user: int) -> NextWatches:
-    """Gives each user's latest `per_user` completed watches before the moment `before`.
-
-    The cap keeps a few very active users from ruling the loss (§3.3).
-    """
-    offsets = events.watches.offsets
-    owners = np.arange(len(offsets) - 1)
-    ends = events.watches.ends_before(owners, np.full(len(owners), before))
-    starts = np.maximum(offsets[:-1], ends - per_user)
-    chosen = concatenated_ranges(starts, ends)
+    """Gives each user's latest `per_user` completed watches before the moment `before`."""
+    user_row, places = latest_places(events.watches, before, per_user)
     return NextWatches(
-        np.repeat(owners, ends - starts),
-        np.asarray(events.watches.timestamp[chosen]),
-        events.video_row[events.watch_places[chosen]].astype(np.int64),
+        user_row,
+        np.asarray(events.watches.timestamp[places]),
+        events.video_row[events.watch_places[places]].astype(np.int64),
     )
 
 
-def retrieval_batches(
-    dataset: Dataset,
-    examples: NextWatches,
-    order: Int[Array, "rows"],
-    batch_size: int,
-    history_length: int,
-    num_tokens: int,
-    newest: int,
-) -> Iterator[RetrievalBatch]:
-    """Gives the examples in the given order, a batch at a time; ages count back from the moment `newest` (t_max)."""
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        moments = examples.timestamp[chosen]
-        yield RetrievalBatch(
-            context_as_of(dataset, examples.user_row[chosen], moments, history_length, num_tokens),
-            torch.from_numpy(((newest - moments) / _SECONDS_OF_A_DAY).astype(np.float32)),
-            torch.from_numpy(examples.video_row[chosen]),
-        )
+def latest_places(segments: Segments, before: int, per_user: int) -> tuple[Int[Array, "rows"], Int[Array, "rows"]]:
+    """Gives the owners and places of each owner's latest `per_user` rows before the moment, in order."""
+    owners = np.arange(len(segments.offsets) - 1)
+    ends = segments.ends_before(owners, np.full(len(owners), before))
+    starts = np.maximum(segments.offsets[:-1], ends - per_user)
+    return np.repeat(owners, ends - starts), concatenated_ranges(starts, ends)
 
 
 def targets_between(events: UserEvents, start: int, end: int) -> tuple[Int[Array, "users"], RowLists]:
@@ -92,3 +189,36 @@ def concatenated_ranges(starts: Int[Array, "users"], ends: Int[Array, "users"]) 
     """
     lengths = ends - starts
     return np.repeat(starts - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths) + np.arange(lengths.sum())
+
+
+def _without_targets(context: UserContext, target_row: Int[Array, "batch targets"]) -> UserContext:
+    """The same context with every event of the videos to predict turned into padding."""
+
+    def wanted(rows: Int[Array, "batch history"]) -> Array:
+        found: Array = (rows[:, :, None] == target_row[:, None, :]).any(axis=2)
+        return found
+
+    return dataclasses.replace(
+        context,
+        video_row=np.where(wanted(context.video_row), 0, context.video_row),
+        watched_row=np.where(wanted(context.watched_row), 0, context.watched_row),
+    )
+
+
+def _repeated(rows: Int[Array, "batch targets"]) -> Array:
+    """Whether the same row stands further left."""
+    order = np.argsort(rows, axis=1, kind="stable")
+    ordered = np.take_along_axis(rows, order, axis=1)
+    same = np.zeros(rows.shape, dtype=bool)
+    same[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
+    repeated = np.zeros(rows.shape, dtype=bool)
+    np.put_along_axis(repeated, order, same, axis=1)
+    return repeated
+
+
+def _mean_watch_seconds(events: UserEvents, before: int) -> float:
+    """The mean watch time of completed watches before the moment; 1 where none is known."""
+    early = np.asarray(events.watches.timestamp) < before
+    seconds = events.watch_seconds[events.watch_places[early]]
+    known = seconds[~np.isnan(seconds)]
+    return max(float(known.mean(dtype=np.float64)), 1e-6) if len(known) else 1.0

@@ -1,32 +1,72 @@
 """Embedding tables whose training step touches only the rows it uses."""
 
 import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
 
+from watchnext.layers.row_kernels import adagrad_on_rows, bag_means, rounding_noise
 from watchnext.shapes import Float, Int, Tensor
+
+_ROWS_AT_ONCE = 65_536
+
+
+@dataclass(frozen=True)
+class TableStorage:
+    """How the rows of a table are kept: 4 bytes a float or 2, in memory or in files of `folder` that are mapped.
+
+    A table that is not `filled` waits for weights that were saved.
+    """
+
+    dtype: torch.dtype = torch.float32
+    folder: Path | None = None
+    filled: bool = True
+
+
+IN_MEMORY = TableStorage()
+UNFILLED = TableStorage(filled=False)
+
+
+@dataclass(frozen=True)
+class Use:
+    """Rows that a lookup used, and where in its gradients each finds its own."""
+
+    rows: Int[Tensor, "_"]
+    sources: Int[Tensor, "_"]
+    gradients: Float[Tensor, "samples dim"]
 
 
 class EmbeddingTable(nn.Module):
     """Rows of floats, one per id: think of it as a matrix that learns a few rows at a time.
 
     Row 0 stands for padding and for ids out of vocabulary, and stays the zero vector. While training, a lookup
-    gathers the distinct rows it needs into a small leaf tensor, so that the gradient, and `RowwiseAdagrad`, never
-    see the whole table.
+    remembers which rows it used and, once the loss was differentiated, their gradients; `RowwiseAdagrad` applies
+    them. Nothing ever has the size of the table but the table.
     """
 
     weight: Tensor
     squared_gradient: Tensor
 
-    def __init__(self, num_rows: int, dim: int, generator: torch.Generator, scale: float = 0.05) -> None:
+    def __init__(
+        self,
+        num_rows: int,
+        dim: int,
+        generator: torch.Generator,
+        scale: float = 0.05,
+        storage: TableStorage = IN_MEMORY,
+    ) -> None:
         super().__init__()
-        weight = torch.randn((num_rows, dim), generator=generator) * scale
+        weight = _empty(num_rows, dim, storage)
+        for start in range(0, num_rows if storage.filled else 0, _ROWS_AT_ONCE):
+            part = weight[start : start + _ROWS_AT_ONCE]
+            part.copy_(torch.randn(part.shape, generator=generator) * scale)
         weight[0] = 0.0
         self.register_buffer("weight", weight)
         self.register_buffer("squared_gradient", torch.zeros(num_rows), persistent=False)
-        self.touched: list[tuple[Int[Tensor, "_"], Float[Tensor, "_ dim"]]] = []
+        self.uses: list[Use] = []
 
     @property
     def dim(self) -> int:
@@ -34,27 +74,26 @@ class EmbeddingTable(nn.Module):
         return self.weight.shape[1]
 
     def forward(self, rows: Int[Tensor, "..."]) -> Float[Tensor, "... dim"]:
-        """Gives the vector of each row."""
+        """Gives the vector of each row, in float32."""
         if not self._learns:
-            return functional.embedding(rows, self.weight)
-        vectors, places = self._gathered(rows)
-        return functional.embedding(places, vectors)
+            return self.weight[rows].float()
+        vectors: Tensor = _Rows.apply(self._gate(), self, rows)  # type: ignore[no-untyped-call]
+        return vectors
 
     def mean(self, rows: Int[Tensor, "batch history"]) -> Float[Tensor, "batch dim"]:
         """Gives the mean vector of each bag, padding left out; an empty bag gives the zero vector (§3.2)."""
-        vectors, places = self._gathered(rows) if self._learns else (self.weight, rows)
-        return functional.embedding_bag(places, vectors, mode="mean", padding_idx=0)
+        if not self._learns:
+            return bag_means(self.weight, rows)
+        means: Tensor = _Means.apply(self._gate(), self, rows)  # type: ignore[no-untyped-call]
+        return means
 
     @property
     def _learns(self) -> bool:
         return self.training and torch.is_grad_enabled()
 
-    def _gathered(self, rows: Int[Tensor, "..."]) -> tuple[Float[Tensor, "rows dim"], Int[Tensor, "..."]]:
-        """The distinct rows as a leaf tensor, row 0 first, and the place of each asked row in it."""
-        distinct, places = torch.unique(functional.pad(rows.reshape(-1), (1, 0)), return_inverse=True)
-        vectors = self.weight[distinct].requires_grad_()
-        self.touched.append((distinct, vectors))
-        return vectors, places[1:].reshape(rows.shape)
+    def _gate(self) -> Tensor:
+        """Something that asks for a gradient, so that the backward pass comes by."""
+        return torch.zeros((), device=self.weight.device, requires_grad=True)
 
 
 class RowwiseAdagrad:
@@ -63,23 +102,26 @@ class RowwiseAdagrad:
     The state of a table costs 1/dim of the table, and a step costs what the touched rows cost.
     """
 
-    def __init__(self, tables: list[EmbeddingTable], learning_rate: float, epsilon: float = 1e-8) -> None:
+    def __init__(self, tables: list[EmbeddingTable], learning_rate: float, seed: int = 0) -> None:
         self.tables = tables
         self.learning_rate = learning_rate
-        self.epsilon = epsilon
+        self.seed = seed
 
     @torch.no_grad()
-    def step(self) -> None:
-        """Applies the gradients of all lookups since the last step, each touched row once."""
-        for table in self.tables:
-            rows, gradient = _summed(table.touched)
-            table.touched.clear()
-            if rows is None or gradient is None:
-                continue
-            gradient[rows == 0] = 0.0
-            table.squared_gradient.index_add_(0, rows, gradient.square().mean(dim=1))
-            rate = self.learning_rate / (table.squared_gradient[rows].sqrt() + self.epsilon)
-            table.weight.index_add_(0, rows, gradient * -rate[:, None])
+    def step(self, number: int = 0) -> None:
+        """Applies the gradients of all lookups since the last step, each touched row once.
+
+        Step `number` of a run rounds bfloat16 rows with its own noise, so that a run that goes on after a kill
+        rounds as the one that was not killed.
+        """
+        for place, table in enumerate(self.tables):
+            if table.uses:
+                rows, sources, gradients = _joined(table.uses)
+                table.uses.clear()
+                noise = rounding_noise(self.seed + place, number, table.dim)
+                adagrad_on_rows(
+                    table.weight, table.squared_gradient, rows, sources, gradients, self.learning_rate, noise
+                )
 
 
 def tables_of(module: nn.Module) -> list[EmbeddingTable]:
@@ -96,16 +138,60 @@ def embedding_dim_for(vocabulary_size: int) -> int:
     return max(2, round(math.log2(vocabulary_size)))
 
 
-def _summed(
-    touched: list[tuple[Int[Tensor, "_"], Float[Tensor, "_ dim"]]],
-) -> tuple[Int[Tensor, "rows"] | None, Float[Tensor, "rows dim"] | None]:
-    """The distinct rows of all lookups and their summed gradients."""
-    learned = [(rows, vectors.grad) for rows, vectors in touched if vectors.grad is not None]
-    if not learned:
-        return None, None
-    if len(learned) == 1:
-        rows, gradient = learned[0]
-        return rows, gradient
-    rows, places = torch.unique(torch.cat([rows for rows, _ in learned]), return_inverse=True)
-    gradients = torch.cat([gradient for _, gradient in learned if gradient is not None])
-    return rows, gradients.new_zeros((len(rows), gradients.shape[1])).index_add_(0, places, gradients)
+class _Rows(torch.autograd.Function):
+    """A lookup whose backward pass leaves its gradient with the table."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, table: EmbeddingTable, rows: Tensor) -> Tensor:
+        ctx.table, ctx.rows = table, rows
+        return table.weight[rows].float()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, None]:
+        rows = ctx.rows.reshape(-1)
+        places = torch.arange(len(rows), device=rows.device)
+        ctx.table.uses.append(Use(rows, places, gradient.reshape(len(rows), -1)))
+        return None, None, None
+
+
+class _Means(torch.autograd.Function):
+    """The same for the means of bags."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, table: EmbeddingTable, rows: Tensor) -> Tensor:
+        ctx.table, ctx.rows = table, rows
+        return bag_means(table.weight, rows)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, None]:
+        batch, history = ctx.rows.shape
+        share = 1.0 / (ctx.rows > 0).sum(dim=1).clamp(min=1)
+        places = torch.arange(batch, device=gradient.device).repeat_interleave(history)
+        ctx.table.uses.append(Use(ctx.rows.reshape(-1), places, gradient * share[:, None]))
+        return None, None, None
+
+
+def _joined(
+    uses: list[Use],
+) -> tuple[Int[Tensor, "rows"], Int[Tensor, "rows"], Float[Tensor, "samples dim"]]:
+    """All uses of one table as a single one."""
+    if len(uses) == 1:
+        return uses[0].rows, uses[0].sources, uses[0].gradients
+    shift = 0
+    sources = []
+    for use in uses:
+        sources.append(use.sources + shift)
+        shift += len(use.gradients)
+    return (
+        torch.cat([use.rows for use in uses]),
+        torch.cat(sources),
+        torch.cat([use.gradients.float() for use in uses]),
+    )
+
+
+def _empty(num_rows: int, dim: int, storage: TableStorage) -> Float[Tensor, "rows dim"]:
+    if storage.folder is None:
+        return torch.empty((num_rows, dim), dtype=storage.dtype)
+    file = storage.folder / f"table-{len(list(storage.folder.iterdir()))}.bin"
+    mapped = torch.from_file(str(file), shared=True, size=num_rows * dim, dtype=storage.dtype)
+    return mapped.reshape(num_rows, dim)

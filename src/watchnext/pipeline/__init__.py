@@ -28,7 +28,7 @@ from watchnext.pipeline.fit_ranking import fit_ranking
 from watchnext.pipeline.fit_retrieval import fit_retrieval
 from watchnext.pipeline.judge import judge, training_curves
 from watchnext.ranking.saved import save_network as save_ranking_network
-from watchnext.retrieval.saved import open_network, save_network
+from watchnext.retrieval.saved import open_model, save_network
 from watchnext.retrieval.saved_sources import build_sources, save_sources
 
 
@@ -100,7 +100,7 @@ def build_index(run: Run) -> None:
     dataset, config = Dataset.open(run.part("dataset")), run.config.index
     retrieval = open_artifact(run.part("retrieval"), "retrieval")
     retrieval.require_parent(dataset.artifact)
-    generator = build_sources(open_network(retrieval), dataset, dataset.test_start, config)
+    generator = build_sources(open_model(retrieval, dataset.videos), dataset, dataset.test_start, config)
     with writing(run.part("index"), "index", (dataset.artifact, retrieval), config) as folder:
         save_sources(generator, folder)
 
@@ -110,7 +110,7 @@ def train_ranking(run: Run) -> None:
     dataset, config = Dataset.open(run.part("dataset")), run.config
     retrieval = open_artifact(run.part("retrieval"), "retrieval")
     retrieval.require_parent(dataset.artifact)
-    early = build_sources(open_network(retrieval, "early"), dataset, dataset.ranking_start, config.index)
+    early = build_sources(open_model(retrieval, dataset.videos, "early"), dataset, dataset.ranking_start, config.index)
     made_from = f"{dataset.artifact.fingerprint} {retrieval.fingerprint} {config.index} {config.serving}"
     fitted = fit_ranking(dataset, early, config.ranking, config.serving, run.checkpoints("ranking"), made_from)
     facts: dict[str, Any] = {

@@ -12,22 +12,20 @@ from watchnext.errors import DataError
 from watchnext.evaluation.metrics import recall
 from watchnext.events.dataset import Dataset
 from watchnext.examples.contexts import context_as_of, seen_before
-from watchnext.examples.next_watch import (
-    RetrievalBatch,
-    next_watches,
-    retrieval_batches,
-    targets_between,
-)
+from watchnext.examples.next_watch import NextWatchExamples, RetrievalBatch, targets_between
 from watchnext.examples.quantiles import Quantiles
+from watchnext.layers.embedding import TableStorage
 from watchnext.progress import say
 from watchnext.retrieval.exact_index import ExactIndex
-from watchnext.retrieval.network import RetrievalNetwork, RetrievalSizes
-from watchnext.retrieval.sampling import EveryVideo, FrequencySampler, Sampler
+from watchnext.retrieval.network import RetrievalNetwork
+from watchnext.retrieval.sampling import SampledVideos, sampler_for
+from watchnext.retrieval.sizes import RetrievalSizes
 from watchnext.training.checkpoint import Checkpoint
 from watchnext.training.loop import Outcome, Schedule, Task, fit
 
 _VALIDATION_USERS = 5000
 _VALIDATION_K = 100
+_TABLE_TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -49,47 +47,44 @@ def fit_retrieval(dataset: Dataset, config: RetrievalConfig, checkpoints: Path) 
     Raises:
         DataError: there are no completed watches to learn from.
     """
-    early_network, early = _fit_once(dataset, config, dataset.ranking_start, checkpoints / "early", None)
+    early_network, early = fit_once(dataset, config, dataset.ranking_start, checkpoints / "early", None)
     say(f"retrieval: best after pass {early.epochs}; now learning from everything before the test period")
-    network, final = _fit_once(dataset, config, dataset.test_start, checkpoints / "final", early.epochs)
+    network, final = fit_once(dataset, config, dataset.test_start, checkpoints / "final", early.epochs)
     return FittedRetrieval(network, early_network, {"early": early, "final": final})
 
 
-def _fit_once(
+def fit_once(
     dataset: Dataset, config: RetrievalConfig, before: int, folder: Path, passes: int | None
 ) -> tuple[RetrievalNetwork, Outcome]:
+    """Trains one network on the events before a moment: for so many passes, or until validation recall stops rising.
+
+    Raises:
+        DataError: there are no completed watches to learn from.
+    """
     generator = torch.Generator().manual_seed(config.seed)
-    examples = next_watches(dataset.events, before, config.examples_per_user)
+    examples = NextWatchExamples(dataset, config, before)
     if not len(examples):
         raise DataError(
             f"no completed watch happened before {before} (Unix time), so there is nothing to learn retrieval from. "
             "Give a later [split] ranking_start or a longer log."
         )
-    quantiles = Quantiles.fit(dataset.users.continuous[1:])
-    network = RetrievalNetwork(RetrievalSizes.of(dataset), config, quantiles, generator)
-    sampler = _sampler(dataset, config)
-    num_steps = -(-len(examples) // config.batch_size)
+    network = _network(dataset, config, generator, folder)
+    counts = np.asarray(dataset.videos.num_completed)
+    sampler = sampler_for(config, counts, examples.num_wanted(dataset.num_videos), len(examples))
 
-    def batches(epoch: int, first_step: int) -> Iterator[RetrievalBatch]:
-        order = np.random.default_rng([config.seed, epoch]).permutation(len(examples))
-        rest = order[first_step * config.batch_size :]
-        return retrieval_batches(
-            dataset,
-            examples,
-            rest,
-            config.batch_size,
-            config.history_length,
-            config.num_search_tokens,
-            before,
-        )
+    def batches(epoch: int, first_step: int) -> Iterator[tuple[RetrievalBatch, SampledVideos]]:
+        order = np.random.default_rng([config.seed, epoch])
+        for step, batch in enumerate(examples.batches(order, first_step), first_step):
+            random = np.random.default_rng([config.seed, epoch, step])
+            yield batch, sampler.sample(random, batch.target_row.numpy())
 
-    recall_on_validation = _Validation(dataset, network, config) if passes is None else None
+    validation = _Validation(dataset, network, config) if passes is None else None
     task = Task(
         "retrieval",
-        num_steps,
+        examples.num_batches,
         batches,
-        lambda batch: network.loss(batch, sampler.sample(generator)),
-        recall_on_validation.score if recall_on_validation and recall_on_validation.users.size else None,
+        lambda batch: network.loss(*batch),
+        validation.score if validation and validation.users.size else None,
     )
     schedule = Schedule(
         passes or config.max_epochs,
@@ -102,11 +97,21 @@ def _fit_once(
     return network, fit(network, task, schedule, generator, Checkpoint(folder, purpose))
 
 
-def _sampler(dataset: Dataset, config: RetrievalConfig) -> Sampler:
-    if config.num_negatives >= dataset.num_videos - 1:
-        return EveryVideo(dataset.num_videos)
-    counts = torch.from_numpy(np.array(dataset.videos.num_completed))
-    return FrequencySampler(counts, config.num_negatives, config.sampling_power)
+def _network(dataset: Dataset, config: RetrievalConfig, generator: torch.Generator, folder: Path) -> RetrievalNetwork:
+    tables = folder / "tables" if config.mapped_tables else None
+    if tables is not None:
+        tables.mkdir(parents=True, exist_ok=True)
+        for file in tables.iterdir():
+            file.unlink()
+    return RetrievalNetwork(
+        RetrievalSizes.of(dataset),
+        config,
+        Quantiles.fit(np.asarray(dataset.users.continuous[1:])),
+        Quantiles.fit(np.asarray(dataset.videos.continuous[1:])),
+        dataset.videos,
+        generator,
+        TableStorage(_TABLE_TYPES[config.table_type], tables),
+    )
 
 
 class _Validation:
@@ -123,6 +128,6 @@ class _Validation:
         self.targets = [np.setdiff1d(targets[place], seen) for place, seen in zip(chosen, self.seen, strict=True)]
 
     def score(self) -> float:
-        index = ExactIndex(self.network.video_vectors)
-        lists, _ = index.search(self.network.vectors_of(self.context), _VALIDATION_K, self.seen)
+        model = self.network.trained()
+        lists, _ = ExactIndex(model.video_vectors).search(model.vectors_of(self.context), _VALIDATION_K, self.seen)
         return float(np.nanmean(recall(lists, self.targets, _VALIDATION_K)))

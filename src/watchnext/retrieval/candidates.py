@@ -7,7 +7,7 @@ import numpy as np
 
 from watchnext.examples.contexts import UserContext
 from watchnext.retrieval.co_watch import CoWatch
-from watchnext.retrieval.network import RetrievalNetwork
+from watchnext.retrieval.network import RetrievalModel
 from watchnext.retrieval.popularity import RecentPopularity
 from watchnext.retrieval.video_index import VideoIndex
 from watchnext.shapes import Array, Bool, Float, Int, RowLists
@@ -45,7 +45,7 @@ class CandidateGenerator:
     """All sources side by side: the network's neighbours, co-watched videos, recently popular ones."""
 
     def __init__(
-        self, network: RetrievalNetwork, index: VideoIndex, co_watch: CoWatch, popular: RecentPopularity
+        self, network: RetrievalModel, index: VideoIndex, co_watch: CoWatch, popular: RecentPopularity
     ) -> None:
         self.network = network
         self.index = index

@@ -1,31 +1,135 @@
 """Sampled softmax with the log-expected-count correction (§3.1)."""
 
+from typing import Any
+
 import torch
+from torch.nn import functional
 
 from watchnext.retrieval.sampling import SampledVideos
 from watchnext.shapes import Float, Int, Tensor
 
-MASKED_LOGIT = float("-inf")
+_USERS_AT_ONCE = {"cpu": 256, "cuda": 8192}
+_LARGEST_EXPONENT = 60.0
 
 
 def sampled_softmax_loss(
     user_vectors: Float[Tensor, "batch dim"],
-    watched_vectors: Float[Tensor, "batch dim"],
-    watched_rows: Int[Tensor, "batch"],
+    target_vectors: Float[Tensor, "batch targets dim"],
+    target_rows: Int[Tensor, "batch targets"],
+    target_weights: Float[Tensor, "batch targets"],
     sampled_vectors: Float[Tensor, "samples dim"],
     sampled: SampledVideos,
 ) -> Float[Tensor, ""]:
-    """Gives the mean of -log P(watched video | user), its normaliser estimated from the sampled videos.
+    """Gives the weighted mean of -log P(target | user), its normaliser estimated from the sampled videos.
 
-    Each sampled logit is lowered by the log of its expected count, which makes the sum of exponentials an unbiased
-    estimate of the sum over the catalogue. The watched video stands in the sum exactly once (further draws of it,
-    accidental hits, are masked), so its own expected count is 1 and its logit stays as it is.
+    A user may have several targets: later watches, each with its weight; row 0 is padding. Each sampled logit is
+    lowered by the log of its expected count, which makes the sum of exponentials an unbiased estimate of the sum
+    over the catalogue. A user's targets stand in the sum exactly once (draws of them, accidental hits, are
+    masked), so their own expected count is 1 and their logits stay as they are.
+
+    Under autocast the logits are computed in its type, a block of users at a time: forward and backward pass of a
+    block happen while its logits are in the cache, and they are never written to memory.
 
     Source: §3.1, "importance weighting"; the estimate is that of Bengio and Senécal (2008).
     """
-    watched_logits = (user_vectors.float() * watched_vectors.float()).sum(dim=1)
-    sampled_logits = (user_vectors @ sampled_vectors.T).float() - sampled.log_expected_counts
-    hits = watched_rows[:, None] == sampled.rows
-    sampled_logits = sampled_logits.masked_fill(hits, MASKED_LOGIT)
-    normalisers = torch.logaddexp(watched_logits, torch.logsumexp(sampled_logits, dim=1))
-    return (normalisers - watched_logits).mean()
+    total: Tensor = _SampledSoftmax.apply(  # type: ignore[no-untyped-call]
+        user_vectors, target_vectors, target_rows, target_weights, sampled_vectors, sampled
+    )
+    return total / target_weights.sum().clamp(min=1e-12)
+
+
+class _SampledSoftmax(torch.autograd.Function):
+    """The sum of the losses; its gradients are known as soon as it is."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        users: Tensor,
+        targets: Tensor,
+        target_rows: Tensor,
+        weights: Tensor,
+        negatives: Tensor,
+        sampled: SampledVideos,
+    ) -> Tensor:
+        device = users.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else users.dtype
+        with torch.autocast(device, enabled=False):
+            blocks = _Blocks(users.float(), targets.float(), target_rows, weights, negatives.float(), sampled, dtype)
+            for start in range(0, len(users), _USERS_AT_ONCE[device]):
+                blocks.add(slice(start, start + _USERS_AT_ONCE[device]))
+        ctx.save_for_backward(blocks.user_gradient, blocks.target_gradient, blocks.negative_gradient)
+        return blocks.total
+
+    @staticmethod
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
+        users, targets, negatives = ctx.saved_tensors
+        return users * scale, targets * scale, None, None, negatives * scale, None
+
+
+class _Blocks:
+    """Loss and gradients, summed over blocks of users.
+
+    With s_i about the best logit among the targets of user i and c_j the correction of sample j, the matrix product of
+    [u_i, -s_i, 1, 1] and [v_j, 1, -c_j], c_j split in two so that a 16-bit type holds it, is the corrected logit
+    relative to s_i: one product, one exponential in place, and no further pass over the logits.
+    """
+
+    def __init__(
+        self,
+        users: Float[Tensor, "batch dim"],
+        targets: Float[Tensor, "batch targets dim"],
+        target_rows: Int[Tensor, "batch targets"],
+        weights: Float[Tensor, "batch targets"],
+        negatives: Float[Tensor, "samples dim"],
+        sampled: SampledVideos,
+        dtype: torch.dtype,
+    ) -> None:
+        self.users, self.targets, self.weights = users, targets, weights
+        self.logits = torch.einsum("bd,btd->bt", users, targets).masked_fill(target_rows == 0, -torch.inf)
+        correction = sampled.log_times_drawn - sampled.log_expected_counts
+        # No logit is above this bound, so that none overflows, however far the target's lies below.
+        bound = users.norm(dim=1) * negatives.norm(dim=1).max() + correction.max()
+        shift = torch.maximum(self.logits.amax(dim=1), bound - _LARGEST_EXPONENT).to(dtype)
+        self.shift = shift.float()
+        ones = torch.ones_like(shift)
+        self.left = torch.cat([users.to(dtype), torch.stack([-shift, ones, ones, ones], dim=1)], dim=1)
+        coarse = correction.to(dtype)
+        fine = (correction - coarse.float()).to(dtype)
+        columns = torch.stack([torch.ones_like(coarse), coarse, fine, torch.zeros_like(coarse)], dim=1)
+        self.negatives = negatives.to(dtype)
+        # One sample more, which is nobody: targets that were not drawn are "found" there.
+        self.right = functional.pad(torch.cat([self.negatives, columns], dim=1), (0, 0, 0, 1))
+        self.negatives = functional.pad(self.negatives, (0, 0, 0, 1))
+        self.found = _places_of(target_rows, sampled.rows)
+        self.total = users.new_zeros(())
+        self.user_gradient = torch.empty_like(users)
+        self.target_gradient = torch.empty_like(targets)
+        self.negative_gradient = torch.zeros_like(negatives)
+
+    def add(self, part: slice) -> None:
+        """Adds a block of users."""
+        terms = (self.left[part] @ self.right.T).exp_()
+        terms.scatter_(1, self.found[part], 0.0)
+        terms[:, -1] = 0.0
+        targets = (self.logits[part] - self.shift[part, None]).exp()
+        normaliser = terms.sum(dim=1, dtype=torch.float32) + targets.sum(dim=1)
+        weights, users = self.weights[part], self.users[part]
+        weight = weights.sum(dim=1)
+        wanted = (weights * self.logits[part].masked_fill(weights == 0, 0.0)).sum()
+        self.total += (weight * (normaliser.log() + self.shift[part])).sum() - wanted
+        share = weight / normaliser
+        on_targets = share[:, None] * targets - weights
+        self.target_gradient[part] = on_targets[:, :, None] * users[:, None, :]
+        pulled = torch.einsum("bt,btd->bd", on_targets, self.targets[part])
+        self.user_gradient[part] = share[:, None] * (terms @ self.negatives).float() + pulled
+        pushed = terms.T @ (share[:, None] * users).to(terms.dtype)
+        self.negative_gradient += pushed[:-1]
+
+
+def _places_of(
+    rows: Int[Tensor, "batch targets"], sampled_rows: Int[Tensor, "samples"]
+) -> Int[Tensor, "batch targets"]:
+    """Where each row is among the distinct sampled ones; behind the last where it is not."""
+    ordered, order = torch.sort(sampled_rows)
+    place = torch.searchsorted(ordered, rows).clamp(max=len(ordered) - 1)
+    return torch.where(ordered[place] == rows, order[place], len(ordered))

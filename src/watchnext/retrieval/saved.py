@@ -1,38 +1,67 @@
-"""A trained retrieval network on disk."""
+"""A trained retrieval network on disk: user tower, video side, and the exported vectors of all videos."""
 
 import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from watchnext.artifacts import Artifact, load_arrays, save_arrays
 from watchnext.config import RetrievalConfig, from_mapping
+from watchnext.events.dataset import VideoTable
 from watchnext.examples.quantiles import Quantiles
-from watchnext.retrieval.network import RetrievalNetwork, RetrievalSizes
+from watchnext.layers.embedding import UNFILLED
+from watchnext.retrieval.exact_index import open_vectors
+from watchnext.retrieval.network import RetrievalModel, RetrievalNetwork
+from watchnext.retrieval.sizes import RetrievalSizes
+from watchnext.retrieval.user_tower import UserTower
 
 
 def save_network(network: RetrievalNetwork, folder: Path) -> dict[str, Any]:
-    """Writes weights and quantiles into `folder`; gives the facts that `open_network` needs besides."""
+    """Writes weights, quantiles and video vectors into `folder`; gives the facts needed to open them."""
     folder.mkdir(exist_ok=True)
-    save_file(
-        {name: tensor.contiguous() for name, tensor in network.state_dict().items()},
-        folder / "weights.safetensors",
-    )
-    save_arrays(folder / "quantiles", vars(network.quantiles))
+    for name, part in (("users", network.users), ("videos", network.videos)):
+        weights = {key: tensor.contiguous() for key, tensor in part.state_dict().items()}
+        save_file(weights, folder / f"{name}.safetensors")
+    save_arrays(folder / "user_quantiles", vars(network.users.quantiles))
+    save_arrays(folder / "video_quantiles", vars(network.video_quantiles))
+    np.save(folder / "vectors.npy", network.trained().video_vectors)
     return {"sizes": dataclasses.asdict(network.sizes)}
 
 
-def open_network(artifact: Artifact, which: str = "") -> RetrievalNetwork:
-    """Gives the network of a retrieval artifact, ready to serve; `which="early"` the one that teaches the ranker."""
+def open_model(artifact: Artifact, videos: VideoTable, which: str = "") -> RetrievalModel:
+    """Gives what serves, video vectors mapped; `which="early"` the model that teaches the ranker."""
     folder = artifact.path / which
-    sizes = artifact.facts["sizes"] | {"user_categories": tuple(artifact.facts["sizes"]["user_categories"])}
-    network = RetrievalNetwork(
-        RetrievalSizes(**sizes),
-        from_mapping(RetrievalConfig, artifact.settings, "retrieval"),
-        Quantiles(**load_arrays(folder / "quantiles", ("knots", "levels"))),
-        torch.Generator(),
-    )
-    network.load_state_dict(load_file(folder / "weights.safetensors"))
+    sizes, config = sizes_and_config(artifact)
+    users = UserTower(sizes, config, _quantiles(folder, "user"), videos, torch.Generator(), UNFILLED)
+    put_weights(users, load_file(folder / "users.safetensors"))
+    return RetrievalModel(users.eval(), open_vectors(folder))
+
+
+def open_network(artifact: Artifact, videos: VideoTable, which: str = "") -> RetrievalNetwork:
+    """Gives user tower and video side, to go on training or to give vectors to new uploads."""
+    folder = artifact.path / which
+    sizes, config = sizes_and_config(artifact)
+    user_quantiles, video_quantiles = _quantiles(folder, "user"), _quantiles(folder, "video")
+    network = RetrievalNetwork(sizes, config, user_quantiles, video_quantiles, videos, torch.Generator(), UNFILLED)
+    put_weights(network.users, load_file(folder / "users.safetensors"))
+    put_weights(network.videos, load_file(folder / "videos.safetensors"))
     return network.eval()
+
+
+def sizes_and_config(artifact: Artifact) -> tuple[RetrievalSizes, RetrievalConfig]:
+    """Gives what a retrieval artifact says of its networks."""
+    config = from_mapping(RetrievalConfig, artifact.settings, "retrieval")
+    return RetrievalSizes.from_facts(artifact.facts["sizes"]), config
+
+
+def put_weights(module: nn.Module, weights: dict[str, torch.Tensor]) -> None:
+    """Makes the saved tensors those of the module, without a copy."""
+    module.load_state_dict(weights, assign=True)
+
+
+def _quantiles(folder: Path, whose: str) -> Quantiles:
+    return Quantiles(**load_arrays(folder / f"{whose}_quantiles", ("knots", "levels")))

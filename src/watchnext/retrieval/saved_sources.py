@@ -7,14 +7,14 @@ from watchnext.events.dataset import Dataset
 from watchnext.examples.next_watch import next_watches
 from watchnext.retrieval.candidates import CandidateGenerator
 from watchnext.retrieval.co_watch import CoWatch
-from watchnext.retrieval.network import RetrievalNetwork
+from watchnext.retrieval.network import RetrievalModel
 from watchnext.retrieval.popularity import RecentPopularity
 from watchnext.retrieval.video_index import build_index, open_index, save_index
 
 _CO_WATCHES_PER_USER = 50
 
 
-def build_sources(network: RetrievalNetwork, dataset: Dataset, before: int, config: IndexConfig) -> CandidateGenerator:
+def build_sources(network: RetrievalModel, dataset: Dataset, before: int, config: IndexConfig) -> CandidateGenerator:
     """Builds the index over the network's video vectors, and the other sources from watches before the moment."""
     watches = next_watches(dataset.events, before, _CO_WATCHES_PER_USER)
     return CandidateGenerator(
@@ -32,7 +32,7 @@ def save_sources(generator: CandidateGenerator, folder: Path) -> None:
     generator.popular.save(folder / generator.popular.name)
 
 
-def open_sources(network: RetrievalNetwork, folder: Path) -> CandidateGenerator:
+def open_sources(network: RetrievalModel, folder: Path) -> CandidateGenerator:
     """Maps what `save_sources` wrote."""
     return CandidateGenerator(
         network,

@@ -1,8 +1,10 @@
 """The training loop: passes over batches, early stopping, and going on after a kill."""
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -20,6 +22,8 @@ from watchnext.training.checkpoint import Checkpoint, Position
 Batch = TypeVar("Batch")
 
 CHECKPOINT_EVERY_SECONDS = 60.0
+_MOST_TIME_FOR_CHECKPOINTS = 0.05
+_LOOK_AT_LOSSES_EVERY = 20
 _WARM_UP_STEPS = 50
 
 
@@ -80,17 +84,20 @@ def fit(
     began = time.monotonic()
     keep_freed_memory()
     model.to(training_device())
-    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=schedule.learning_rate)
+    learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(learnt, lr=schedule.learning_rate, fused=True)
     row_optimizer = RowwiseAdagrad(tables_of(model), schedule.embedding_learning_rate)
     position = checkpoint.restore(model, optimizer, generator) or Position()
     if position.epoch or position.step:
         say(f"{task.name}: going on after step {position.step} of pass {position.epoch + 1}")
 
+    steps = itertools.count(position.epoch * task.steps_per_epoch + position.step)
+
     def save() -> None:
         checkpoint.save(position, model, optimizer, generator)
 
-    def step(batch: Batch) -> float:
-        done = position.epoch * task.steps_per_epoch + position.step
+    def step(batch: Batch) -> Tensor:
+        done = next(steps)
         rate = schedule.rate(done / (schedule.passes_planned * task.steps_per_epoch), done)
         optimizer.param_groups[0]["lr"] = rate * schedule.learning_rate
         row_optimizer.learning_rate = rate * schedule.embedding_learning_rate
@@ -99,8 +106,8 @@ def fit(
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         optimizer.step()
-        row_optimizer.step()
-        return loss.item()
+        row_optimizer.step(done)
+        return loss.detach()
 
     while position.epoch < schedule.max_epochs and not _out_of_patience(position, schedule, task.score is not None):
         model.train()
@@ -125,25 +132,52 @@ def mixed_precision(device: torch.device) -> torch.autocast:
 def _run_pass(
     task: Task[Batch],
     position: Position,
-    step: Callable[[Batch], float],
+    step: Callable[[Batch], Tensor],
     save: Callable[[], None],
     progress: Bar,
 ) -> None:
-    saved = time.monotonic()
-    for batch in task.batches(position.epoch, position.step):
-        loss = step(batch)
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"{task.name}: the loss of batch {position.step + 1} of pass {position.epoch + 1} is {loss}. "
-                "Lower learning_rate or embedding_learning_rate, or look for absurd values in the log's numbers."
-            )
-        position.step += 1
-        position.loss_sum += loss
+    saved, took = time.monotonic(), 0.0
+    waiting: list[Tensor] = []
+    for batch in ahead(task.batches(position.epoch, position.step)):
+        waiting.append(step(batch))
         progress.advance()
-        progress.say(f"loss {position.loss_sum / position.step:.4f}")
-        if time.monotonic() - saved > CHECKPOINT_EVERY_SECONDS:
+        # Reading a loss waits for the accelerator, so several are read at once.
+        due = time.monotonic() - saved > max(CHECKPOINT_EVERY_SECONDS, took / _MOST_TIME_FOR_CHECKPOINTS)
+        if due or len(waiting) == _LOOK_AT_LOSSES_EVERY:
+            _take_losses(task.name, position, waiting)
+            progress.say(f"loss {position.loss_sum / position.step:.4f}")
+        if due:
+            began = time.monotonic()
             save()
             saved = time.monotonic()
+            took = saved - began
+    _take_losses(task.name, position, waiting)
+
+
+def _take_losses(name: str, position: Position, waiting: list[Tensor]) -> None:
+    """Counts the steps whose losses wait to be read.
+
+    Raises:
+        TrainingError: one is not finite.
+    """
+    for loss in torch.stack(waiting).tolist() if waiting else []:
+        position.step += 1
+        position.loss_sum += loss
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"{name}: the loss of batch {position.step} of pass {position.epoch + 1} is {loss}. "
+                "Lower learning_rate or embedding_learning_rate, or look for absurd values in the log's numbers."
+            )
+    waiting.clear()
+
+
+def ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """Gives the batches in order, the next one being made in a thread while one is used."""
+    with ThreadPoolExecutor(1, "batches") as maker:
+        following: Future[Batch | None] = maker.submit(next, batches, None)
+        while (batch := following.result()) is not None:
+            following = maker.submit(next, batches, None)
+            yield batch
 
 
 def _finish_pass(model: nn.Module, task: Task[Batch], position: Position, checkpoint: Checkpoint) -> None:
