@@ -39,11 +39,13 @@ class MeanHistory(nn.Module):
         self.shown = (
             EmbeddingTable(num_videos, config.embedding_dim, generator, storage=storage) if has_impressions else None
         )
-        self.num_outputs = config.embedding_dim * (1 + has_impressions)
+        self.num_outputs = config.embedding_dim * (1 + len(config.recent_watches) + has_impressions)
 
     def forward(self, context: UserContext, windows: BatchWindows | None = None) -> Float[Tensor, "batch dim"]:
         """Gives the means, side by side. A history may be longer than the bag: its newest part is used."""
         means = [self.watched.mean(self._thinned(context.watched_row))]
+        for length in self.config.recent_watches:
+            means.append(self.watched.mean(tensor_on(means[0].device, context.watched_row[:, :length])))
         if self.shown is not None:
             means.append(self.shown.mean(self._thinned(context.video_row)))
         return torch.cat(means, dim=1)

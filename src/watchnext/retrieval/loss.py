@@ -19,6 +19,7 @@ def sampled_softmax_loss(
     target_weights: Float[Tensor, "batch targets"],
     sampled_vectors: Float[Tensor, "samples dim"],
     sampled: SampledVideos,
+    masked_rows: Int[Tensor, "batch history"] | None = None,
 ) -> Float[Tensor, ""]:
     """Gives the weighted mean of -log P(target | user), its normaliser estimated from the sampled videos.
 
@@ -26,6 +27,8 @@ def sampled_softmax_loss(
     lowered by the log of its expected count, which makes the sum of exponentials an unbiased estimate of the sum
     over the catalogue. A user's targets stand in the sum exactly once (draws of them, accidental hits, are
     masked), so their own expected count is 1 and their logits stay as they are.
+
+    `masked_rows` are no choice for the user: the sum leaves them out, unless they are a target.
 
     Under autocast the logits are computed in its type, a block of users at a time: forward and backward pass of a
     block happen while its logits are in the cache, and they are never written to memory.
@@ -48,13 +51,16 @@ class _SampledSoftmax(torch.autograd.Function):
         targets: Tensor,
         target_rows: Tensor,
         weights: Tensor,
+        left_out: Tensor,
         negatives: Tensor,
         sampled: SampledVideos,
     ) -> Tensor:
         device = users.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else users.dtype
         with torch.autocast(device, enabled=False):
-            blocks = _Blocks(users.float(), targets.float(), target_rows, weights, negatives.float(), sampled, dtype)
+            blocks = _Blocks(
+                users.float(), targets.float(), target_rows, weights, left_out, negatives.float(), sampled, dtype
+            )
             for start in range(0, len(users), _USERS_AT_ONCE[device]):
                 blocks.add(slice(start, start + _USERS_AT_ONCE[device]))
         ctx.save_for_backward(blocks.user_gradient, blocks.target_gradient, blocks.negative_gradient)
@@ -63,7 +69,7 @@ class _SampledSoftmax(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
         users, targets, negatives = ctx.saved_tensors
-        return users * scale, targets * scale, None, None, negatives * scale, None
+        return users * scale, targets * scale, None, None, None, negatives * scale, None
 
 
 class _Blocks:
@@ -80,6 +86,7 @@ class _Blocks:
         targets: Float[Tensor, "batch targets dim"],
         target_rows: Int[Tensor, "batch targets"],
         weights: Float[Tensor, "batch targets"],
+        left_out: Int[Tensor, "batch width"],
         negatives: Float[Tensor, "samples dim"],
         sampled: SampledVideos,
         dtype: torch.dtype,
@@ -100,7 +107,7 @@ class _Blocks:
         # One sample more, which is nobody: targets that were not drawn are "found" there.
         self.right = functional.pad(torch.cat([self.negatives, columns], dim=1), (0, 0, 0, 1))
         self.negatives = functional.pad(self.negatives, (0, 0, 0, 1))
-        self.found = _places_of(target_rows, sampled.rows)
+        self.found = _places_of(left_out, sampled.rows)
         self.total = users.new_zeros(())
         self.user_gradient = torch.empty_like(users)
         self.target_gradient = torch.empty_like(targets)
@@ -126,9 +133,7 @@ class _Blocks:
         self.negative_gradient += pushed[:-1]
 
 
-def _places_of(
-    rows: Int[Tensor, "batch targets"], sampled_rows: Int[Tensor, "samples"]
-) -> Int[Tensor, "batch targets"]:
+def _places_of(rows: Int[Tensor, "batch width"], sampled_rows: Int[Tensor, "samples"]) -> Int[Tensor, "batch width"]:
     """Where each row is among the distinct sampled ones; behind the last where it is not."""
     ordered, order = torch.sort(sampled_rows)
     place = torch.searchsorted(ordered, rows).clamp(max=len(ordered) - 1)

@@ -92,6 +92,7 @@ class RetrievalNetwork(nn.Module):
             batch.target_weight.to(device),
             negatives,
             sampled,
+            torch.from_numpy(batch.context.video_row).to(device) if self.config.mask_seen else None,
         )
 
     def trained(self) -> RetrievalModel:
