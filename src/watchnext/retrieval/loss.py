@@ -35,8 +35,9 @@ def sampled_softmax_loss(
 
     Source: §3.1, "importance weighting"; the estimate is that of Bengio and Senécal (2008).
     """
+    left_out = target_rows if masked_rows is None else torch.cat([target_rows, masked_rows], dim=1)
     total: Tensor = _SampledSoftmax.apply(  # type: ignore[no-untyped-call]
-        user_vectors, target_vectors, target_rows, target_weights, sampled_vectors, sampled
+        user_vectors, target_vectors, target_rows, target_weights, left_out, sampled_vectors, sampled
     )
     return total / target_weights.sum().clamp(min=1e-12)
 
