@@ -39,6 +39,13 @@ app = typer.Typer(
 LogFile = Annotated[Path, typer.Argument(metavar="LOG.toml", help="describes the log and the settings")]
 RunFolder = Annotated[Path, typer.Option("--run", help="the folder that receives what is made of the log")]
 BundleFolder = Annotated[Path, typer.Option("--bundle", help="the folder that 'watchnext bundle' made")]
+WarmStart = Annotated[
+    Path | None,
+    typer.Option(
+        help="an earlier run's folder, or its bundle: candidate generation goes on from its networks, by id; what is "
+        "new begins as usual"
+    ),
+]
 AsOf = Annotated[int | None, typer.Option(help="Unix time of the question; the end of the bundle's log by default")]
 Stage = Annotated[str, typer.Option(help="'ranking' for the whole funnel, 'retrieval' for candidates alone")]
 ExcludeSeen = Annotated[
@@ -72,9 +79,9 @@ def prepare(log_file: LogFile, run: RunFolder = RUNS) -> None:
 
 
 @app.command()
-def train_retrieval(log_file: LogFile, run: RunFolder = RUNS) -> None:
+def train_retrieval(log_file: LogFile, run: RunFolder = RUNS, warm_start: WarmStart = None) -> None:
     """Train candidate generation; goes on where an interrupted training stopped."""
-    _step("train-retrieval", log_file, run)
+    _step("train-retrieval", log_file, run, warm_start)
 
 
 @app.command()
@@ -102,9 +109,9 @@ def evaluate(log_file: LogFile, run: RunFolder = RUNS) -> None:
 
 
 @app.command("run")
-def run_all(log_file: LogFile, run: RunFolder = RUNS) -> None:
+def run_all(log_file: LogFile, run: RunFolder = RUNS, warm_start: WarmStart = None) -> None:
     """Do all of the above: from a log to a bundle and a report."""
-    report = pipeline.run_all(pipeline.Run(log_file, run), announce=lambda name: say(name, "bold"))
+    report = pipeline.run_all(pipeline.Run(log_file, run, warm_start), announce=lambda name: say(name, "bold"))
     _tell(report, run)
     say(f"serve it: watchnext serve --bundle {run / 'bundle'}")
 
@@ -245,9 +252,9 @@ def _tell(report: Report, run: Path) -> None:
     say(f"the report with pictures: {run / 'evaluation' / 'report.html'}")
 
 
-def _step(name: str, log_file: Path, folder: Path) -> None:
+def _step(name: str, log_file: Path, folder: Path, warm_start: Path | None = None) -> None:
     step: Callable[[pipeline.Run], object] = pipeline.STEPS[name]
-    step(pipeline.Run(log_file, folder))
+    step(pipeline.Run(log_file, folder, warm_start))
     say(f"{name}: done, in {folder}")
 
 

@@ -86,10 +86,15 @@ def context_as_of(
     moments: Int[Array, "batch"],
     history_length: int,
     num_tokens: int,
+    shown_length: int | None = None,
 ) -> UserContext:
-    """Gives what `records` knew of each user strictly before its moment (§3.3: history rolled back)."""
+    """Gives what `records` knew of each user strictly before its moment (§3.3: history rolled back).
+
+    `shown_length` shortens what was shown where only the completed watches are needed.
+    """
     events = records.events
-    places = events.segments.latest_before(user_rows, moments, history_length)
+    shown_length = history_length if shown_length is None else shown_length
+    places = events.segments.latest_before(user_rows, moments, shown_length)
     watches = events.watches.latest_before(user_rows, moments, history_length)
     watched = _taken(events.watch_places, watches, -1)
     return UserContext(

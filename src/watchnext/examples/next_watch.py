@@ -60,6 +60,7 @@ class NextWatchExamples:
         self._segments = events.watches if self._labels_are_watches else events.segments
         self.user_row, self.place = latest_places(self._segments, before, config.examples_per_user)
         self._mean_watch_seconds = _mean_watch_seconds(events, before)
+        self._needs_shown = bool(config.mask_seen or config.history == "attention" or dataset.facts["has_impressions"])
         self._windows: Windows | None = None
         if config.history == "transformer":
             moments = np.asarray(self._segments.timestamp[self.place])
@@ -125,7 +126,9 @@ class NextWatchExamples:
     ) -> UserContext:
         config = self.config
         if config.labels == "future":
-            return context_as_of(self.dataset, user_row, moments, config.history_length, config.num_search_tokens)
+            needed = None if self._needs_shown else 0
+            length, tokens = config.history_length, config.num_search_tokens
+            return context_as_of(self.dataset, user_row, moments, length, tokens, needed)
         ends = np.full(len(user_row), self.before)
         context = context_as_of(self.dataset, user_row, ends, config.history_length, config.num_search_tokens)
         return _without_targets(context, target_row)

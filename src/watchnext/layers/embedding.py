@@ -38,6 +38,8 @@ class Use:
     sources: Int[Tensor, "_"]
     gradients: Float[Tensor, "samples dim"]
 
+    # Gradients have the type of the table: in bfloat16, summing them reads half as much.
+
 
 class EmbeddingTable(nn.Module):
     """Rows of floats, one per id: think of it as a matrix that learns a few rows at a time.
@@ -65,7 +67,7 @@ class EmbeddingTable(nn.Module):
             part.copy_(torch.randn(part.shape, generator=generator) * scale)
         weight[0] = 0.0
         self.register_buffer("weight", weight)
-        self.register_buffer("squared_gradient", torch.zeros(num_rows), persistent=False)
+        self.register_buffer("squared_gradient", torch.zeros(num_rows))
         self.uses: list[Use] = []
 
     @property
@@ -150,7 +152,7 @@ class _Rows(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, None]:
         rows = ctx.rows.reshape(-1)
         places = torch.arange(len(rows), device=rows.device)
-        ctx.table.uses.append(Use(rows, places, gradient.reshape(len(rows), -1)))
+        ctx.table.uses.append(Use(rows, places, gradient.reshape(len(rows), -1).to(ctx.table.weight.dtype)))
         return None, None, None
 
 
@@ -167,7 +169,7 @@ class _Means(torch.autograd.Function):
         batch, history = ctx.rows.shape
         share = 1.0 / (ctx.rows > 0).sum(dim=1).clamp(min=1)
         places = torch.arange(batch, device=gradient.device).repeat_interleave(history)
-        ctx.table.uses.append(Use(ctx.rows.reshape(-1), places, gradient * share[:, None]))
+        ctx.table.uses.append(Use(ctx.rows.reshape(-1), places, (gradient * share[:, None]).to(ctx.table.weight.dtype)))
         return None, None, None
 
 
@@ -185,7 +187,7 @@ def _joined(
     return (
         torch.cat([use.rows for use in uses]),
         torch.cat(sources),
-        torch.cat([use.gradients.float() for use in uses]),
+        torch.cat([use.gradients for use in uses]),
     )
 
 

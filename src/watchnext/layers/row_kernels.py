@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, no_type_check
 
 import numpy as np
 import torch
@@ -46,13 +46,13 @@ def adagrad_on_rows(
     sources: Int[Tensor, "batch"],
     gradients: Float[Tensor, "samples dim"],
     learning_rate: float,
-    noise: UInt16[Array, "samples"],
+    noise: UInt16[Array, "_"],
 ) -> None:
     """Sums the gradients of each distinct row and makes one step of row-wise Adagrad there, in place.
 
-    `occurrences[i]` is a row that was used and `gradients[sources[i]]` the gradient which that use contributes. Row
-    0 stays as it is. `noise` (from `rounding_noise`) decides how bfloat16 rows are rounded: up with the probability
-    that keeps the mean right. Nothing depends on the number of threads.
+    `gradients` are float32 or bfloat16. `occurrences[i]` is a row that was used and `gradients[sources[i]]` the
+    gradient which that use contributes. Row 0 stays as it is. `noise` (from `rounding_noise`) decides how bfloat16
+    rows are rounded: up with the probability that keeps the mean right. Nothing depends on the number of threads.
     """
     ordered, order = torch.sort(occurrences, stable=True)
     sources = sources[order]
@@ -62,13 +62,13 @@ def adagrad_on_rows(
         adagrad_in_torch(table, squared_gradient, ordered, sources, gradients, learning_rate, noise)
 
 
-def rounding_noise(seed: int, step: int, dim: int) -> UInt16[Array, "samples"]:
+def rounding_noise(seed: int, step: int, dim: int) -> UInt16[Array, "_"]:
     """Gives the random 16 bits that a step's roundings take a stretch of `dim` from, each row another stretch."""
     return np.random.default_rng([seed, step]).integers(0, 2**16, _NOISE_LENGTH + dim, dtype=np.uint16)
 
 
 def as_array(table: Float[Tensor, "rows dim"]) -> Array:
-    """Gives the table's own memory as NumPy, bfloat16 as 16-bit integers."""
+    """Gives a tensor's own memory as NumPy, bfloat16 as 16-bit integers."""
     if table.dtype == torch.bfloat16:
         bits: Array = table.view(torch.int16).numpy().view(np.uint16)
         return bits
@@ -83,7 +83,7 @@ def adagrad_in_torch(
     sources: Int[Tensor, "batch"],
     gradients: Float[Tensor, "samples dim"],
     learning_rate: float,
-    noise: UInt16[Array, "samples"],
+    noise: UInt16[Array, "_"],
 ) -> None:
     """`adagrad_on_rows` from sorted occurrences, for any device, without waiting for it.
 
@@ -108,7 +108,7 @@ def adagrad_in_torch(
 
 
 def _rounded_at_random(
-    values: Float[Tensor, "batch dim"], rows: Int[Tensor, "batch"], noise: UInt16[Array, "samples"]
+    values: Float[Tensor, "batch dim"], rows: Int[Tensor, "batch"], noise: UInt16[Array, "_"]
 ) -> Float[Tensor, "batch dim"]:
     """Float32 values whose lower half is cut off after noise was added to it."""
     dim = values.shape[1]
@@ -126,7 +126,7 @@ def _adagrad_on_cpu(
     sources: Int[Tensor, "batch"],
     gradients: Float[Tensor, "samples dim"],
     learning_rate: float,
-    noise: UInt16[Array, "samples"],
+    noise: UInt16[Array, "_"],
 ) -> None:
     used = ordered.numpy()
     starts = np.flatnonzero(np.concatenate([[True], used[1:] != used[:-1]])) if len(used) else np.zeros(0, np.int64)
@@ -142,7 +142,7 @@ def _adagrad_on_cpu(
         rows,
         starts,
         sources.numpy(),
-        gradients.float().contiguous().numpy(),
+        as_array(gradients.contiguous()),
         np.float32(learning_rate),
         noise,
     )
@@ -217,6 +217,7 @@ def _narrowed_by_type(value: Any, noise: Any, old: Any) -> Any:
 
 
 @njit(nogil=True, cache=True)
+@no_type_check  # the tests' type checker would wrap it in what Numba cannot compile
 def _bag_means(table: Any, bags: Any, means: Any, first: int, last: int) -> None:  # pragma: no cover  # compiled
     length, dim = bags.shape[1], table.shape[1]
     flat = table.reshape(-1)
@@ -229,7 +230,7 @@ def _bag_means(table: Any, bags: Any, means: Any, first: int, last: int) -> None
             if place + 2 * _ROWS_AHEAD < length:
                 begin = bags[bag, place + 2 * _ROWS_AHEAD] * dim
                 for component in range(0, dim, line):
-                    _fetch_ahead(flat, begin + component)  # type: ignore[call-arg]  # numba gives the context
+                    _fetch_ahead(flat, begin + component)
             if bags[bag, place] > 0:
                 count += 1
                 row = table[bags[bag, place]]
@@ -241,6 +242,7 @@ def _bag_means(table: Any, bags: Any, means: Any, first: int, last: int) -> None
 
 
 @njit(nogil=True, cache=True)
+@no_type_check  # the tests' type checker would wrap it in what Numba cannot compile
 def _adagrad(
     table: Any,
     squared_gradient: Any,
@@ -261,13 +263,13 @@ def _adagrad(
         if place + _ROWS_AHEAD < last:
             begin = rows[place + _ROWS_AHEAD] * dim
             for component in range(0, dim, line):
-                _fetch_ahead(flat, begin + component)  # type: ignore[call-arg]  # numba gives the context
-            _fetch_ahead(squared_gradient, rows[place + _ROWS_AHEAD])  # type: ignore[call-arg]
+                _fetch_ahead(flat, begin + component)
+            _fetch_ahead(squared_gradient, rows[place + _ROWS_AHEAD])
         total[:] = 0.0
         for use in range(starts[place], starts[place + 1]):
             gradient = gradients[sources[use]]
             for component in range(dim):
-                total[component] += gradient[component]
+                total[component] += _widened(gradient[component])
         # Sixteen sums at once: a single one would have to be taken in order.
         lanes = np.zeros(16, np.float32)
         whole = dim - dim % 16

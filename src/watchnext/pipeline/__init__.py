@@ -25,7 +25,7 @@ from watchnext.events.log import read_log
 from watchnext.events.mapping import read_log_file
 from watchnext.events.summary import LogSummary, summarise
 from watchnext.pipeline.fit_ranking import fit_ranking
-from watchnext.pipeline.fit_retrieval import fit_retrieval
+from watchnext.pipeline.fit_retrieval import WarmStart, fit_retrieval
 from watchnext.pipeline.judge import judge, training_curves
 from watchnext.ranking.saved import save_network as save_ranking_network
 from watchnext.retrieval.saved import open_model, save_network
@@ -34,10 +34,14 @@ from watchnext.retrieval.saved_sources import build_sources, save_sources
 
 @dataclass(frozen=True)
 class Run:
-    """The log's TOML file and the folder that receives what is made of it."""
+    """The log's TOML file and the folder that receives what is made of it.
+
+    `warm_start` is an earlier run's folder, or its bundle, from whose networks candidate generation goes on.
+    """
 
     log_file: str | Path
     folder: str | Path
+    warm_start: str | Path | None = None
 
     @property
     def config(self) -> Config:
@@ -87,7 +91,8 @@ def prepare(run: Run) -> None:
 def train_retrieval(run: Run) -> None:
     """Makes run/retrieval: the network that serves, and the earlier one whose scores teach the ranker."""
     dataset, config = Dataset.open(run.part("dataset")), run.config.retrieval
-    fitted = fit_retrieval(dataset, config, run.checkpoints("retrieval"))
+    warm = None if run.warm_start is None else WarmStart.open(Path(run.warm_start))
+    fitted = fit_retrieval(dataset, config, run.checkpoints("retrieval"), warm)
     facts: dict[str, Any] = {"training": {name: asdict(outcome) for name, outcome in fitted.outcomes.items()}}
     with writing(run.part("retrieval"), "retrieval", (dataset.artifact,), config, facts) as folder:
         facts |= save_network(fitted.network, folder)

@@ -19,7 +19,8 @@ from watchnext.retrieval.candidates import CandidateGenerator
 from watchnext.serving.stages import excluded_videos, inputs_of, request_context
 from watchnext.shapes import Array, Int
 from watchnext.training.checkpoint import Checkpoint
-from watchnext.training.loop import Outcome, Schedule, Task, fit
+from watchnext.training.learner import Schedule
+from watchnext.training.loop import Outcome, Task, fit
 
 _CHUNK = 2048
 _QUANTILE_ROWS = 200_000

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from watchnext.artifacts import Artifact, open_artifact
 from watchnext.config import RetrievalConfig
 from watchnext.errors import DataError
 from watchnext.evaluation.metrics import recall
@@ -19,9 +20,12 @@ from watchnext.progress import say
 from watchnext.retrieval.exact_index import ExactIndex
 from watchnext.retrieval.network import RetrievalNetwork
 from watchnext.retrieval.sampling import SampledVideos, sampler_for
+from watchnext.retrieval.saved import open_network
 from watchnext.retrieval.sizes import RetrievalSizes
+from watchnext.retrieval.warm_start import start_from
 from watchnext.training.checkpoint import Checkpoint
-from watchnext.training.loop import Outcome, Schedule, Task, fit
+from watchnext.training.learner import Schedule
+from watchnext.training.loop import Outcome, Task, fit
 
 _VALIDATION_USERS = 5000
 _VALIDATION_K = 100
@@ -37,24 +41,59 @@ class FittedRetrieval:
     outcomes: dict[str, Outcome]
 
 
-def fit_retrieval(dataset: Dataset, config: RetrievalConfig, checkpoints: Path) -> FittedRetrieval:
+@dataclass(frozen=True)
+class WarmStart:
+    """A dataset of an earlier day and the retrieval networks that were made from it."""
+
+    dataset: Dataset
+    retrieval: Artifact
+
+    @classmethod
+    def open(cls, folder: Path) -> "WarmStart":
+        """Opens them in a run's folder, or in a bundle.
+
+        Raises:
+            ArtifactError: they are not there, damaged, or do not belong together.
+        """
+        dataset, retrieval = Dataset.open(folder / "dataset"), open_artifact(folder / "retrieval", "retrieval")
+        retrieval.require_parent(dataset.artifact)
+        return cls(dataset, retrieval)
+
+    def network(self, which: str) -> RetrievalNetwork:
+        """Gives the network that served (""), or the one that taught the ranker ("early")."""
+        return open_network(self.retrieval, self.dataset.videos, which)
+
+
+def fit_retrieval(
+    dataset: Dataset, config: RetrievalConfig, checkpoints: Path, warm: WarmStart | None = None
+) -> FittedRetrieval:
     """Trains twice.
 
     The early network learns from what came before `ranking_start` until its recall on the validation period stops
     rising; the ranker is taught with its scores, since it has seen none of the ranker's labels. The network that
-    serves then learns from everything before the test period for as many passes.
+    serves then learns from everything before the test period for as many passes. With `warm`, each goes on from
+    its predecessor.
 
     Raises:
-        DataError: there are no completed watches to learn from.
+        DataError: there are no completed watches to learn from, or a predecessor knows too much.
+        ConfigurationError: the predecessors have other inputs or layers.
     """
-    early_network, early = fit_once(dataset, config, dataset.ranking_start, checkpoints / "early", None)
+    if warm is not None:
+        _refuse_knowing_too_much(warm.dataset, dataset)
+    early_network, early = fit_once(dataset, config, dataset.ranking_start, checkpoints / "early", None, warm, "early")
     say(f"retrieval: best after pass {early.epochs}; now learning from everything before the test period")
-    network, final = fit_once(dataset, config, dataset.test_start, checkpoints / "final", early.epochs)
+    network, final = fit_once(dataset, config, dataset.test_start, checkpoints / "final", early.epochs, warm, "")
     return FittedRetrieval(network, early_network, {"early": early, "final": final})
 
 
 def fit_once(
-    dataset: Dataset, config: RetrievalConfig, before: int, folder: Path, passes: int | None
+    dataset: Dataset,
+    config: RetrievalConfig,
+    before: int,
+    folder: Path,
+    passes: int | None,
+    warm: WarmStart | None = None,
+    which: str = "",
 ) -> tuple[RetrievalNetwork, Outcome]:
     """Trains one network on the events before a moment: for so many passes, or until validation recall stops rising.
 
@@ -69,6 +108,8 @@ def fit_once(
             "Give a later [split] ranking_start or a longer log."
         )
     network = _network(dataset, config, generator, folder)
+    if warm is not None:
+        start_from(network, dataset, warm.network(which), warm.dataset)
     counts = np.asarray(dataset.videos.num_completed)
     sampler = sampler_for(config, counts, examples.num_wanted(dataset.num_videos), len(examples))
 
@@ -93,7 +134,7 @@ def fit_once(
         config.embedding_learning_rate,
         passes_planned=config.max_epochs,
     )
-    purpose = f"{dataset.artifact.fingerprint} {config} {before}"
+    purpose = f"{dataset.artifact.fingerprint} {config} {before} {warm.retrieval.fingerprint if warm else ''}"
     return network, fit(network, task, schedule, generator, Checkpoint(folder, purpose))
 
 
@@ -112,6 +153,16 @@ def _network(dataset: Dataset, config: RetrievalConfig, generator: torch.Generat
         generator,
         TableStorage(_TABLE_TYPES[config.table_type], tables),
     )
+
+
+def _refuse_knowing_too_much(old: Dataset, new: Dataset) -> None:
+    """Refuses networks that have seen what this run is to be judged by."""
+    for name in ("ranking_start", "test_start"):
+        if getattr(old, name) > getattr(new, name):
+            raise DataError(
+                f"the warm start learnt from events up to {getattr(old, name)}, but this run's {name} is "
+                f"{getattr(new, name)}: it would know what it is to be judged by. Start from an earlier bundle."
+            )
 
 
 class _Validation:

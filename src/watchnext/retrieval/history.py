@@ -44,13 +44,14 @@ class MeanHistory(nn.Module):
     def forward(self, context: UserContext, windows: BatchWindows | None = None) -> Float[Tensor, "batch dim"]:
         """Gives the means, side by side. A history may be longer than the bag: its newest part is used."""
         means = [self.watched.mean(self._thinned(context.watched_row))]
+        watched = context.watched_row[:, : self.config.history_length]
         for length in self.config.recent_watches:
-            means.append(self.watched.mean(tensor_on(means[0].device, context.watched_row[:, :length])))
+            means.append(self.watched.mean(tensor_on(means[0].device, watched[:, :length])))
         if self.shown is not None:
             means.append(self.shown.mean(self._thinned(context.video_row)))
         return torch.cat(means, dim=1)
 
-    def _thinned(self, rows: Int[Array, "batch history"]) -> Int[Tensor, "batch history"]:
+    def _thinned(self, rows: Int[Array, "batch history"]) -> Int[Tensor, "batch _"]:
         """Leaves out some of a bag at random while training, so that no single watch is relied upon."""
         bag = tensor_on(self.watched.weight.device, rows[:, : self.config.history_length])
         if not self.training or self.config.dropout == 0.0:
@@ -154,12 +155,16 @@ class TransformerHistory(nn.Module):
         for layer in self.layers:
             events = layer(events, near)
         events = self.norm(events.float())
+        batch, length = real.shape
+        places = torch.arange(length, device=real.device)
+        # From each place on, that of the newest event: a video outside the vocabulary is none.
+        newest = places.where(real, length).flip(1).cummin(dim=1).values.flip(1)
         if windows is None:
-            return torch.where(real[:, :1], events[:, 0], 0.0)
-        window, hidden = windows.window.to(real.device), windows.hidden.to(real.device)
-        within = hidden.clamp(max=real.shape[1] - 1)
-        visible = real[window, within] & (hidden < real.shape[1])
-        return torch.where(visible[:, None], events[window, within], 0.0)
+            window, place = torch.arange(batch, device=real.device), newest[:, 0]
+        else:
+            window, hidden = windows.window.to(real.device), windows.hidden.to(real.device)
+            place = newest[window, hidden.clamp(max=length - 1)].where(hidden < length, length)
+        return torch.where((place < length)[:, None], events[window, place.clamp(max=length - 1)], 0.0)
 
     def _nearness(
         self, history: UserContext, real: Bool[Tensor, "batch history"]

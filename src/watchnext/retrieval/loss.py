@@ -8,7 +8,7 @@ from torch.nn import functional
 from watchnext.retrieval.sampling import SampledVideos
 from watchnext.shapes import Float, Int, Tensor
 
-_USERS_AT_ONCE = {"cpu": 256, "cuda": 8192}
+_USERS_AT_ONCE = {"cpu": 512, "cuda": 8192}
 _LARGEST_EXPONENT = 60.0
 
 
@@ -78,7 +78,8 @@ class _Blocks:
 
     With s_i about the best logit among the targets of user i and c_j the correction of sample j, the matrix product of
     [u_i, -s_i, 1, 1] and [v_j, 1, -c_j], c_j split in two so that a 16-bit type holds it, is the corrected logit
-    relative to s_i: one product, one exponential in place, and no further pass over the logits.
+    relative to s_i: one product, one exponential in place, and no further pass over the logits. Only for users whose
+    exponentials might leave the range of floats is there one: their highest logit becomes the new zero.
     """
 
     def __init__(
@@ -95,10 +96,12 @@ class _Blocks:
         self.users, self.targets, self.weights = users, targets, weights
         self.logits = torch.einsum("bd,btd->bt", users, targets).masked_fill(target_rows == 0, -torch.inf)
         correction = sampled.log_times_drawn - sampled.log_expected_counts
-        # No logit is above this bound, so that none overflows, however far the target's lies below.
-        bound = users.norm(dim=1) * negatives.norm(dim=1).max() + correction.max()
-        shift = torch.maximum(self.logits.amax(dim=1), bound - _LARGEST_EXPONENT).to(dtype)
+        best = self.logits.amax(dim=1).nan_to_num(neginf=0.0)
+        shift = best.to(dtype)
         self.shift = shift.float()
+        # No sampled logit is above this bound.
+        bound = users.norm(dim=1) * negatives.norm(dim=1).max() + correction.max()
+        self.uncertain = (bound - self.shift > _LARGEST_EXPONENT) | ((best - self.shift).abs() > _LARGEST_EXPONENT)
         ones = torch.ones_like(shift)
         self.left = torch.cat([users.to(dtype), torch.stack([-shift, ones, ones, ones], dim=1)], dim=1)
         coarse = correction.to(dtype)
@@ -116,15 +119,23 @@ class _Blocks:
 
     def add(self, part: slice) -> None:
         """Adds a block of users."""
-        terms = (self.left[part] @ self.right.T).exp_()
-        terms.scatter_(1, self.found[part], 0.0)
-        terms[:, -1] = 0.0
-        targets = (self.logits[part] - self.shift[part, None]).exp()
-        normaliser = terms.sum(dim=1, dtype=torch.float32) + targets.sum(dim=1)
+        terms = self.left[part] @ self.right.T
+        terms.scatter_(1, self.found[part], -torch.inf)
+        terms[:, -1] = -torch.inf
+        targets = self.logits[part] - self.shift[part, None]
+        # An accelerator looks at all users: to pick some would make the host wait for it.
+        some = self.uncertain[part].nonzero()[:, 0] if terms.device.type == "cpu" else slice(None)
+        highest = torch.maximum(terms[some].amax(dim=1), targets[some].amax(dim=1))[:, None]
+        excess = torch.where(highest.abs() > _LARGEST_EXPONENT, highest, 0.0)
+        terms[some] -= excess.to(terms.dtype)
+        targets[some] -= excess
+        terms.exp_()
         weights, users = self.weights[part], self.users[part]
         weight = weights.sum(dim=1)
-        wanted = (weights * self.logits[part].masked_fill(weights == 0, 0.0)).sum()
-        self.total += (weight * (normaliser.log() + self.shift[part])).sum() - wanted
+        wanted = (weights * targets.masked_fill(weights == 0, 0.0)).sum()
+        targets = targets.exp()
+        normaliser = terms.sum(dim=1, dtype=torch.float32) + targets.sum(dim=1)
+        self.total += (weight * normaliser.log()).sum() - wanted
         share = weight / normaliser
         on_targets = share[:, None] * targets - weights
         self.target_gradient[part] = on_targets[:, :, None] * users[:, None, :]

@@ -67,8 +67,9 @@ class Weighted:
             points = random.random(self._num_samples)
         else:
             points = (np.arange(self._num_samples) + random.random()) / self._num_samples
-        # A point is below 1, and its product below the total even after rounding: no place is past the last.
-        rows: Array = np.searchsorted(self._cumulative, points * self._cumulative[-1], side="right") + 1
+        # A sum of points may be rounded up to 1: the last place is below the total.
+        places = np.minimum(points * self._cumulative[-1], np.nextafter(self._cumulative[-1], 0.0))
+        rows: Array = np.searchsorted(self._cumulative, places, side="right") + 1
         return rows
 
     def expected_counts(self, rows: Int[Array, "samples"], batch_size: int) -> Float[Array, "samples"]:
@@ -112,11 +113,11 @@ class Mixture:
 
 
 class EveryVideo:
-    """The full softmax in the clothes of a sampler: every video once, certainly."""
+    """The full softmax in the clothes of a sampler: every one of `rows` once, certainly."""
 
-    def __init__(self, num_videos: int) -> None:
-        nothing = np.zeros(num_videos - 1)
-        self._all = _sampled(np.arange(1, num_videos), nothing, nothing)
+    def __init__(self, rows: Int[Array, "samples"]) -> None:
+        nothing = np.zeros(len(rows))
+        self._all = _sampled(rows, nothing, nothing)
 
     def sample(self, random: np.random.Generator, target_row: Int[Array, "batch targets"]) -> SampledVideos:
         """Gives all videos."""
@@ -134,17 +135,19 @@ def sampler_for(
     `num_completed` counts the watches of each row of the vocabulary, which is in order of frequency, and
     `num_wanted` how many of the `num_examples` examples have it as a target. `sampling` names the parts of a
     mixture; each gets an equal share of the draws, a name that stands twice two shares. A catalogue that is not
-    larger than `num_negatives` is taken whole.
+    larger than `num_negatives` is taken whole. With a video tower, what nobody watched yet is no negative: the tower
+    would learn that new means unwanted.
     """
     names = Counter(config.sampling)
-    num_videos = len(num_completed)
-    if "full" in names or config.num_negatives >= num_videos - 1:
-        return EveryVideo(num_videos)
+    eligible = np.ones(len(num_completed) - 1, dtype=bool) if config.videos == "free" else num_completed[1:] > 0
+    if "full" in names or config.num_negatives >= eligible.sum():
+        return EveryVideo(np.flatnonzero(eligible) + 1)
     drawn = {name: parts for name, parts in names.items() if name != "in_batch"}
     distributions: list[Distribution] = []
     for name, parts in drawn.items():
         share = max(1, config.num_negatives * parts // sum(drawn.values()))
-        distributions.append(Weighted(_weights(name, num_completed[1:], config), share, config.replacement))
+        weights = _weights(name, num_completed[1:], config) * eligible
+        distributions.append(Weighted(weights, share, config.replacement))
     if "in_batch" in names:
         distributions.append(InBatch(num_wanted[1:], num_examples))
     return Mixture(distributions)

@@ -55,15 +55,15 @@ class UserTower(nn.Module):
         self.categories = nn.ModuleList(
             EmbeddingTable(size, embedding_dim_for(size), generator) for size in sizes.user_categories
         )
-        num_inputs = (
-            self.history.num_outputs
-            + (0 if self.tokens is None else dim)
-            + min(dim, 64) * len(self.bags)
-            + sum(embedding_dim_for(size) for size in sizes.user_categories)
-            + 3 * sizes.num_user_values
-            + 3
-        )
-        self.tower = Tower(num_inputs, config.tower, generator, last_relu=config.last_relu)
+        self.input_widths = [
+            self.history.num_outputs,
+            0 if self.tokens is None else dim,
+            *[min(dim, 64)] * len(self.bags),
+            *(embedding_dim_for(size) for size in sizes.user_categories),
+            3 * sizes.num_user_values,
+            3,
+        ]
+        self.tower = Tower(sum(self.input_widths), config.tower, generator, last_relu=config.last_relu)
 
     def forward(
         self,

@@ -68,9 +68,12 @@ class VideoTower(nn.Module):
         self.categories = nn.ModuleList(
             EmbeddingTable(size, embedding_dim_for(size), generator) for _, size in sizes.video_categories
         )
-        categories = sum(embedding_dim_for(size) for _, size in sizes.video_categories)
-        num_inputs = 3 * width + categories + 3 * sizes.num_video_values
-        self.tower = Tower(num_inputs, config.video_tower, generator)
+        self.input_widths = [
+            *[width] * 3,
+            *(embedding_dim_for(size) for _, size in sizes.video_categories),
+            3 * sizes.num_video_values,
+        ]
+        self.tower = Tower(sum(self.input_widths), config.video_tower, generator)
         self.vector = linear(self.tower.num_outputs, config.tower[-1], generator)
 
     def forward(self, rows: Int[Tensor, "rows"]) -> Float[Tensor, "rows dim"]:

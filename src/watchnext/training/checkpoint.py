@@ -10,7 +10,6 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from watchnext.artifacts import writing_file
-from watchnext.layers.embedding import tables_of
 
 
 @dataclass
@@ -40,7 +39,6 @@ class Checkpoint:
     ) -> None:
         """Replaces the saved state with this one, in one rename."""
         state = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-        state |= {f"rows.{place}": table.squared_gradient for place, table in enumerate(tables_of(model))}
         for place, values in optimizer.state_dict()["state"].items():
             state |= {f"optimizer.{place}.{name}": torch.as_tensor(value) for name, value in values.items()}
         state["generator"] = generator.get_state()
@@ -60,8 +58,6 @@ class Checkpoint:
         model.load_state_dict(
             {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
         )
-        for place, table in enumerate(tables_of(model)):
-            table.squared_gradient.copy_(state[f"rows.{place}"])
         whole = optimizer.state_dict()
         whole["state"] = _optimizer_state(state)
         optimizer.load_state_dict(whole)

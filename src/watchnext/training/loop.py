@@ -12,34 +12,18 @@ import torch
 from torch import nn
 
 from watchnext.errors import TrainingError
-from watchnext.layers.embedding import RowwiseAdagrad, tables_of
-from watchnext.layers.tensors import device_of, training_device
+from watchnext.layers.tensors import training_device
 from watchnext.memory import keep_freed_memory
 from watchnext.progress import Bar, bar, say
 from watchnext.shapes import Float, Tensor
 from watchnext.training.checkpoint import Checkpoint, Position
+from watchnext.training.learner import Learner, Schedule
 
 Batch = TypeVar("Batch")
 
 CHECKPOINT_EVERY_SECONDS = 60.0
 _MOST_TIME_FOR_CHECKPOINTS = 0.05
 _LOOK_AT_LOSSES_EVERY = 20
-_WARM_UP_STEPS = 50
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how fast to learn. The rates fall over `passes_planned`, of which `max_epochs` are made."""
-
-    max_epochs: int
-    patience: int
-    learning_rate: float
-    embedding_learning_rate: float
-    passes_planned: int
-
-    def rate(self, share_done: float, steps_done: int) -> float:
-        """Gives the part of the full rates to use: a short rise, then a straight fall to one fiftieth."""
-        return min(1.0, (steps_done + 1) / _WARM_UP_STEPS) * max(1.0 - share_done, 0.02)
 
 
 @dataclass(frozen=True)
@@ -84,30 +68,19 @@ def fit(
     began = time.monotonic()
     keep_freed_memory()
     model.to(training_device())
-    learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam(learnt, lr=schedule.learning_rate, fused=True)
-    row_optimizer = RowwiseAdagrad(tables_of(model), schedule.embedding_learning_rate)
-    position = checkpoint.restore(model, optimizer, generator) or Position()
+    learner = Learner(model, schedule)
+    position = checkpoint.restore(model, learner.dense, generator) or Position()
     if position.epoch or position.step:
         say(f"{task.name}: going on after step {position.step} of pass {position.epoch + 1}")
 
     steps = itertools.count(position.epoch * task.steps_per_epoch + position.step)
 
     def save() -> None:
-        checkpoint.save(position, model, optimizer, generator)
+        checkpoint.save(position, model, learner.dense, generator)
 
     def step(batch: Batch) -> Tensor:
         done = next(steps)
-        rate = schedule.rate(done / (schedule.passes_planned * task.steps_per_epoch), done)
-        optimizer.param_groups[0]["lr"] = rate * schedule.learning_rate
-        row_optimizer.learning_rate = rate * schedule.embedding_learning_rate
-        with mixed_precision(device_of(model)):
-            loss = task.loss(batch)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        optimizer.step()
-        row_optimizer.step(done)
-        return loss.detach()
+        return learner.step(task.loss, batch, done, done / (schedule.passes_planned * task.steps_per_epoch))
 
     while position.epoch < schedule.max_epochs and not _out_of_patience(position, schedule, task.score is not None):
         model.train()
@@ -121,12 +94,6 @@ def fit(
     model.cpu().eval()
     best = _best_place(position.scores) + 1 if position.scores else position.epoch
     return Outcome(best, position.losses, position.scores, time.monotonic() - began)
-
-
-def mixed_precision(device: torch.device) -> torch.autocast:
-    """Matrix products in bfloat16 where the machine has units for it, everything else in float32."""
-    fast = device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return torch.autocast(device.type, torch.bfloat16, enabled=fast)
 
 
 def _run_pass(

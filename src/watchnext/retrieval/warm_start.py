@@ -1,0 +1,98 @@
+"""Going on from yesterday's network: what it knows is copied by id, and what is new begins as usual."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import nn
+
+from watchnext.errors import ConfigurationError
+from watchnext.events.dataset import Dataset
+from watchnext.layers.embedding import EmbeddingTable
+from watchnext.retrieval.network import RetrievalNetwork
+from watchnext.retrieval.user_tower import UserTower
+from watchnext.retrieval.video_side import VideoTower
+from watchnext.shapes import Array, Float, Int, Tensor
+
+_COLUMNS = ("user_categories", "user_numbers", "video_categories", "video_numbers")
+_BAGS = {"channel": "channels", "tags": "tags"}
+
+
+@torch.no_grad()
+def start_from(network: RetrievalNetwork, dataset: Dataset, old: RetrievalNetwork, old_dataset: Dataset) -> None:
+    """Gives `network` the old one's weights: rows of tables by id, with their rates; layers as they are.
+
+    A small vocabulary that has grown may have a longer embedding now: its first components are the old ones.
+
+    Raises:
+        ConfigurationError: the logs have other columns, or the networks other layers.
+    """
+    for column in _COLUMNS:
+        now, then = dataset.facts[column], old_dataset.facts[column]
+        if now != then:
+            raise ConfigurationError(
+                f"a warm start needs the same columns, but {column} are {now} and were {then}: train anew, without it."
+            )
+    tables, old_tables = _tables(network), _tables(old)
+    for name, vocabulary in _vocabularies(network, dataset).items():
+        if name not in tables or name not in old_tables:
+            continue
+        ids = dataset.vocabularies[vocabulary].ids_of(np.arange(1, len(tables[name].weight)))
+        _copy_rows(old_tables[name], tables[name], old_dataset.vocabularies[vocabulary].rows_of(ids))
+    inputs, old_inputs = dict(_first_layers(network)), dict(_first_layers(old))
+    before = dict(old.named_parameters())
+    for name, parameter in network.named_parameters():
+        if name in before and parameter.shape == before[name].shape:
+            parameter.copy_(before[name])
+        elif name in inputs and name in old_inputs:
+            _copy_columns(before[name], parameter, old_inputs[name], inputs[name])
+        else:
+            shapes = f"{tuple(parameter.shape)}, and was {tuple(before[name].shape) if name in before else 'not there'}"
+            raise ConfigurationError(f"a warm start needs the same layers, but {name} is {shapes}: train anew.")
+
+
+def _tables(network: nn.Module) -> dict[str, EmbeddingTable]:
+    return {name: part for name, part in network.named_modules() if isinstance(part, EmbeddingTable)}
+
+
+def _vocabularies(network: RetrievalNetwork, dataset: Dataset) -> dict[str, str]:
+    """The vocabulary of each embedding table, by the table's place in the network."""
+    found = dict.fromkeys(
+        ("users.history.watched", "users.history.shown", "users.history.events.videos", "videos", "videos.free"),
+        "videos",
+    )
+    found["users.tokens"] = "search_tokens"
+    for place, name in enumerate(network.config.history_bags):
+        found[f"users.bags.{place}"] = _BAGS.get(name, f"videos.{name}")
+    for place, name in enumerate(dataset.user_categories):
+        found[f"users.categories.{place}"] = f"users.{name}"
+    for tower in ("videos", "videos.tower"):
+        found |= {f"{tower}.channels": "channels", f"{tower}.tags": "tags", f"{tower}.title": "title_tokens"}
+        for place, name in enumerate(dataset.video_categories):
+            found[f"{tower}.categories.{place}"] = f"videos.{name}"
+    return found
+
+
+def _copy_rows(old: EmbeddingTable, new: EmbeddingTable, old_rows: Int[Array, "rows"]) -> None:
+    known = torch.from_numpy(np.flatnonzero(old_rows)) + 1
+    rows = torch.from_numpy(old_rows[old_rows > 0])
+    width = min(old.dim, new.dim)
+    new.weight[known, :width] = old.weight[rows, :width].to(new.weight.dtype)
+    new.squared_gradient[known] = old.squared_gradient[rows]
+
+
+def _first_layers(network: RetrievalNetwork) -> Iterator[tuple[str, list[int]]]:
+    """The weights that read inputs side by side, and how wide each input is."""
+    for name, part in network.named_modules():
+        if isinstance(part, UserTower | VideoTower):
+            yield f"{name}.tower.layers.0.weight", part.input_widths
+
+
+def _copy_columns(
+    old: Float[Tensor, "dim inputs"], new: Float[Tensor, "dim inputs"], old_widths: list[int], widths: list[int]
+) -> None:
+    begin, old_begin = 0, 0
+    for width, old_width in zip(widths, old_widths, strict=True):
+        kept = min(width, old_width)
+        new[:, begin : begin + kept] = old[:, old_begin : old_begin + kept]
+        begin, old_begin = begin + width, old_begin + old_width
