@@ -3,8 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
+# The referee and MovieLens-1M are not ours to ship: they are used where they lie, or where the variables say.
+REFEREE ?= $(wildcard ../shared/referee)
+FOLDER ?= $(wildcard ../shared/data/ml1m)
+QUALITY_OPTIONS = $(if $(FOLDER),--folder $(FOLDER)) $(if $(REFEREE),--referee $(REFEREE))
 
-.PHONY: demo test lint bench bench-recovery bench-simulate bench-prepare format clean
+.PHONY: demo test lint bench bench-recovery bench-simulate bench-prepare bench-quality \
+	bench-uploads bench-step format clean
 
 $(READY): pyproject.toml constraints.txt scripts/install.sh
 	PYTHON=$(PYTHON) VENV=$(VENV) sh scripts/install.sh
@@ -39,5 +44,19 @@ bench-simulate: $(READY)  ## a made-up log of EVENTS impressions: speed and memo
 bench-prepare: $(READY)  ## compiling a log of EVENTS impressions: speed, memory and disk
 	$(BIN)/python benchmarks/prepare.py --events $(or $(EVENTS),10000000)
 
+bench-quality: $(READY)  ## candidate generation by fixed splits: DATA=kuairand, or DATA=ml1m FOLDER=where it lies
+	$(if $(REFEREE),$(BIN)/python -m pip install -q polars)
+	$(BIN)/python benchmarks/quality.py $(DATA) --config configs/$(or $(CONFIG),$(DATA)).toml $(QUALITY_OPTIONS)
+
+bench-uploads: $(READY)  ## what the video tower finds of videos that training never saw
+	$(BIN)/python benchmarks/uploads.py
+
+bench-step: $(READY) .peers/.installed  ## the training step at 1 and 10 million videos, beside the peers'
+	$(BIN)/python benchmarks/step.py
+
+.peers/.installed: benchmarks/peers/install.sh
+	PYTHON=$(PYTHON) sh benchmarks/peers/install.sh .peers
+	touch $@
+
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) .peers runs

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 import uvicorn
 
@@ -20,7 +21,7 @@ from watchnext.evaluation.report import Report
 from watchnext.memory import keep_freed_memory
 from watchnext.pipeline.trial import run_trial
 from watchnext.progress import say
-from watchnext.serving.batch import recommend_to_file, score_to_file
+from watchnext.serving.batch import recommend_to_file, score_to_file, vectors_to_file
 from watchnext.serving.http import create_app
 from watchnext.serving.recommender import Recommender
 from watchnext.simulation.log import write_log
@@ -161,6 +162,30 @@ def score(
 ) -> None:
     """Add the expected watch time to impressions, each as of its own timestamp and never later."""
     count = score_to_file(Recommender.open(bundle), impressions, output)
+    say(f"{count:,} rows in {output}")
+
+
+@app.command()
+def probabilities(
+    bundle: BundleFolder,
+    user: Annotated[str, typer.Option(help="a user of the log")],
+    video: Annotated[list[str], typer.Option(help="a video; may be given several times")],
+    as_of: AsOf = None,
+) -> None:
+    """Print how probable it is that each video is the next one the user watches, out of all videos."""
+    found = Recommender.open(bundle).probabilities(user, video, as_of=as_of)
+    for one, chance in zip(video, found, strict=True):
+        typer.echo(f"{one}\t{'not in the catalogue' if np.isnan(chance) else format(chance, '.3g')}")
+
+
+@app.command()
+def vectors(
+    bundle: BundleFolder,
+    users: Annotated[Path | None, typer.Option(help="a file with a column user_id: their vectors instead")] = None,
+    output: Annotated[Path, typer.Option(help="receives the id and its vector")] = Path("vectors.parquet"),
+) -> None:
+    """Write the vectors of all videos, or of some users, for a search engine of your own."""
+    count = vectors_to_file(Recommender.open(bundle), output, users)
     say(f"{count:,} rows in {output}")
 
 

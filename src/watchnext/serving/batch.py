@@ -12,6 +12,7 @@ from watchnext.progress import bar
 from watchnext.serving.recommender import Recommender
 
 _SCORE = "expected_watch_seconds"
+_VECTORS_AT_ONCE = 4096
 
 
 def recommend_to_file(
@@ -79,6 +80,40 @@ def score_to_file(recommender: Recommender, impressions: Path, output: Path) -> 
         others = rows.table.select([name for name in rows.table.column_names if name != _SCORE])
         pq.write_table(others.append_column(_SCORE, pa.array(expected)), aside)
     return len(expected)
+
+
+def vectors_to_file(recommender: Recommender, output: Path, users: Path | None = None) -> int:
+    """Writes video_id and vector of every video; or, for the file `users`, user_id and vector as of the log's end.
+
+    A user's dot product with a video is the logit (times the temperature) of watching it next: any engine for
+    nearest neighbours can serve them. Gives the number of rows; unknown users have none.
+
+    Raises:
+        DataError: the file has no column user_id.
+    """
+    dataset, network = recommender.bundle.dataset, recommender.bundle.generator.network
+    kind = "videos" if users is None else "users"
+    vocabulary = dataset.vocabularies[kind]
+    rows = np.arange(1, dataset.num_videos)
+    if users is not None:
+        wanted = read_rows(users, ("user_id",), (), dataset.facts["event_columns"]).columns["user_id"]
+        rows = vocabulary.rows_of(dict.fromkeys(wanted))
+        rows = rows[rows > 0]
+    width = network.video_vectors.shape[1]
+    schema = pa.schema([(f"{kind[:-1]}_id", vocabulary.id_type), ("vector", pa.list_(pa.float32(), width))])
+    with (
+        writing_file(output) as aside,
+        bar("vectors", len(rows)) as progress,
+        pq.ParquetWriter(aside, schema) as writer,
+    ):
+        for start in range(0, len(rows), _VECTORS_AT_ONCE):
+            part = rows[start : start + _VECTORS_AT_ONCE]
+            vectors = network.video_vectors[part] if users is None else recommender.user_vectors(part)
+            listed = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), width)
+            ids = pa.array(vocabulary.ids_of(part), vocabulary.id_type)
+            writer.write_table(pa.Table.from_arrays([ids, listed], schema=schema))
+            progress.advance(len(part))
+    return len(rows)
 
 
 def _schema(recommender: Recommender) -> pa.Schema:

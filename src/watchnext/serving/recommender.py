@@ -71,13 +71,27 @@ class Recommender:
             UnknownUserError: nothing is known of the user.
             RequestError: an impossible k, stage, surface or moment.
         """
-        user_row = self.bundle.dataset.vocabularies["users"].rows_of([user_id])
-        if not user_row[0]:
-            raise UnknownUserError(
-                "this user is not in the bundle's log. Send the history along instead (POST /v1/recommendations, or "
-                "Recommender.recommend_visitor), or prepare a log that has the user."
-            )
+        user_row = self._known_user(user_id)
         return self._one_list(self.bundle.dataset, user_row, k, as_of, stage, exclude_seen, surface)
+
+    def probabilities(
+        self, user_id: int | str, video_ids: Sequence[Any], *, as_of: int | None = None
+    ) -> Float[Array, "videos"]:
+        """Gives, for each video, the probability that it is the next one the user watches (§3.1).
+
+        They are normalised over the catalogue, which is scanned; a video that is not in it has NaN. What the user
+        has seen counts as possible.
+
+        Raises:
+            UnknownUserError: nothing is known of the user.
+            RequestError: an impossible moment.
+        """
+        dataset = self.bundle.dataset
+        moments = np.full(1, self._moment(as_of), dtype=np.int64)
+        context = self._context(dataset, self._known_user(user_id), moments)
+        rows = dataset.vocabularies["videos"].rows_of(video_ids)
+        chances = self.bundle.generator.network.probabilities(context)[0, rows]
+        return np.where(rows > 0, chances, np.nan)
 
     def recommend_visitor(
         self,
@@ -147,6 +161,20 @@ class Recommender:
             excluded = excluded_videos(dataset, context, serving.exclude_seen)
             candidates = generator.describe(context, video_rows[part, None], serving.num_candidates, excluded)
             yield self._expected_watch_seconds(context, candidates, surface_rows[part])[:, 0]
+
+    def user_vectors(self, user_rows: Int[Array, "batch"], *, as_of: int | None = None) -> Float[Array, "batch dim"]:
+        """Gives the vectors of users of the log, by row."""
+        moments = np.full(len(user_rows), self._moment(as_of), dtype=np.int64)
+        return self.bundle.generator.network.vectors_of(self._context(self.bundle.dataset, user_rows, moments))
+
+    def _known_user(self, user_id: int | str) -> Int[Array, "batch"]:
+        user_row = self.bundle.dataset.vocabularies["users"].rows_of([user_id])
+        if not user_row[0]:
+            raise UnknownUserError(
+                "this user is not in the bundle's log. Send the history along instead (POST /v1/recommendations, or "
+                "Recommender.recommend_visitor), or prepare a log that has the user."
+            )
+        return user_row
 
     def _one_list(
         self,
