@@ -8,7 +8,7 @@ from torch.nn import functional
 from watchnext.retrieval.sampling import SampledVideos
 from watchnext.shapes import Float, Int, Tensor
 
-_USERS_AT_ONCE = {"cpu": 512, "cuda": 8192}
+_USERS_AT_ONCE = {"cpu": 1024, "cuda": 8192}
 _LARGEST_EXPONENT = 60.0
 
 
@@ -112,6 +112,10 @@ class _Blocks:
         self.right = functional.pad(torch.cat([self.negatives, columns], dim=1), (0, 0, 0, 1))
         self.negatives = functional.pad(self.negatives, (0, 0, 0, 1))
         self.found = _places_of(left_out, sampled.rows)
+        # One block of memory for all blocks of users: writing to fresh memory costs as much as the exponentials.
+        block = min(_USERS_AT_ONCE[users.device.type], len(users))
+        self.terms = self.left.new_empty((block, len(self.right)))
+        self.places = torch.arange(block, device=users.device)[:, None]
         self.total = users.new_zeros(())
         self.user_gradient = torch.empty_like(users)
         self.target_gradient = torch.empty_like(targets)
@@ -119,8 +123,9 @@ class _Blocks:
 
     def add(self, part: slice) -> None:
         """Adds a block of users."""
-        terms = self.left[part] @ self.right.T
-        terms.scatter_(1, self.found[part], -torch.inf)
+        found = self.found[part]
+        terms = torch.mm(self.left[part], self.right.T, out=self.terms[: len(found)])
+        terms[self.places[: len(found)], found] = -torch.inf
         terms[:, -1] = -torch.inf
         targets = self.logits[part] - self.shift[part, None]
         # An accelerator looks at all users: to pick some would make the host wait for it.
