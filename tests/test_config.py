@@ -19,13 +19,21 @@ RANGES: list[tuple[str, str, float, float | None]] = [
     ("prepare", "max_search_tokens", 1, None),
     ("prepare", "max_categories", 1, None),
     ("prepare", "max_tags", 1, 64),
+    ("prepare", "max_title_words", 1, 256),
     ("prepare", "memory_gigabytes", 0.5, None),
     ("retrieval", "history_length", 1, 1000),
     ("retrieval", "num_search_tokens", 1, 1000),
+    ("retrieval", "transformer_layers", 1, 24),
+    ("retrieval", "attention_heads", 1, 64),
     ("retrieval", "embedding_dim", 1, 4096),
+    ("retrieval", "id_dropout", 0.0, 0.99),
+    ("retrieval", "horizon", 1, 1000),
+    ("retrieval", "unwatched_weight", 0.0, 1.0),
+    ("retrieval", "half_life_days", 0.001, None),
     ("retrieval", "examples_per_user", 1, None),
     ("retrieval", "num_negatives", 1, None),
     ("retrieval", "sampling_power", 0.0, 1.0),
+    ("retrieval", "temperature", 0.001, None),
     ("retrieval", "batch_size", 1, None),
     ("retrieval", "max_epochs", 1, None),
     ("retrieval", "patience", 1, None),
@@ -89,7 +97,7 @@ def test_every_number_has_a_range_in_this_file() -> None:
         (stage.name, spec.name)
         for stage in dataclasses.fields(Config)
         for spec in dataclasses.fields(getattr(Config(), stage.name))
-        if spec.type in (int, float, int | None)
+        if spec.type in (int, float, int | None, float | None)
     }
     assert numbers == listed
 
@@ -175,19 +183,100 @@ def test_an_unknown_choice_names_the_known() -> None:
         IndexConfig(engine="annoy")
 
 
-@pytest.mark.parametrize("engine", ["auto", "exact", "faiss"])
-def test_every_known_choice_is_taken(engine: str) -> None:
-    assert IndexConfig(engine=engine).engine == engine
+CHOICES = [
+    ("index", "engine", ["auto", "exact", "faiss"]),
+    ("retrieval", "history", ["mean", "attention", "transformer"]),
+    ("retrieval", "videos", ["free", "tower", "both"]),
+    ("retrieval", "labels", ["future", "held_out"]),
+    ("retrieval", "weights", ["equal", "watch_seconds"]),
+    ("retrieval", "table_type", ["float32", "bfloat16"]),
+    ("ranking", "negatives", ["all", "unclicked"]),
+]
 
 
-def test_a_layer_without_units_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"\[retrieval\] tower = \(8, 0\): every entry must be at least 1"):
-        RetrievalConfig(tower=(8, 0))
+@pytest.mark.parametrize(("stage", "key", "choices"), CHOICES)
+def test_every_known_choice_is_taken_and_another_refused(stage: str, key: str, choices: list[str]) -> None:
+    assert [built(stage, key, choice) for choice in choices] == choices
+    with pytest.raises(ConfigurationError, match=rf"\[{stage}\] {key} = 'odd': one of {', '.join(choices)} was"):
+        built(stage, key, "odd")
+
+
+def test_every_setting_with_choices_is_in_this_file() -> None:
+    with_choices = {
+        (stage.name, spec.name)
+        for stage in dataclasses.fields(Config)
+        for spec in dataclasses.fields(getattr(Config(), stage.name))
+        if spec.metadata["choices"]
+    }
+    assert with_choices == {(stage, key) for stage, key, _ in CHOICES} | {("retrieval", "sampling")}
+
+
+def test_every_source_of_negatives_is_taken_alone_and_all_together() -> None:
+    names = ("unigram", "uniform", "log_uniform", "in_batch", "full")
+    assert [built("retrieval", "sampling", [name]) for name in names] == [(name,) for name in names]
+    assert built("retrieval", "sampling", list(names)) == names
+    assert built("retrieval", "sampling", ["unigram", "unigram", "uniform"]) == ("unigram", "unigram", "uniform")
+
+
+@pytest.mark.parametrize("names", [[], ["trigram"], ["unigram", "trigram"]])
+def test_no_source_of_negatives_or_an_unknown_one_is_refused(names: list[str]) -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"\[retrieval\] sampling = .*: one of unigram, uniform, log_uniform, in_"
+    ):
+        built("retrieval", "sampling", names)
+
+
+def test_a_single_name_is_no_list_of_names() -> None:
+    with pytest.raises(ConfigurationError, match=r"retrieval\.sampling = 'unigram': a list was expected"):
+        built("retrieval", "sampling", "unigram")
+
+
+def test_bags_of_any_name_are_taken_as_the_log_decides() -> None:
+    assert built("retrieval", "history_bags", ["channel", "mood"]) == ("channel", "mood")
+    assert built("retrieval", "history_bags", []) == ()
+
+
+def test_an_age_at_which_examples_weigh_half_may_be_absent() -> None:
+    assert (Config().retrieval.half_life_days, built("retrieval", "half_life_days", None)) == (None, None)
+
+
+@pytest.mark.parametrize("key", ["tower", "video_tower", "recent_watches"])
+def test_a_layer_without_units_and_a_bag_without_watches_are_refused(key: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"\[retrieval\] {key} = \(8, 0\): every entry must be at least 1"):
+        RetrievalConfig(**{key: (8, 0)})
 
 
 def test_a_tower_without_layers_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"\[retrieval\] tower = \[\]: at least the user vector's width"):
         from_mapping(Config, {"retrieval": {"tower": []}}, "")
+
+
+def test_a_video_tower_without_hidden_layers_is_taken() -> None:
+    assert built("retrieval", "video_tower", []) == ()
+
+
+def test_a_batch_of_one_has_no_other_examples_to_draw_negatives_from() -> None:
+    alone = {"sampling": ["in_batch"], "batch_size": 1}
+    with pytest.raises(ConfigurationError, match=r"sampling = \['in_batch'\] has no negatives with batch_size = 1"):
+        from_mapping(Config, {"retrieval": alone}, "")
+    for taken in ({**alone, "batch_size": 2}, {**alone, "sampling": ["in_batch", "uniform"]}):
+        assert from_mapping(Config, {"retrieval": taken}, "").retrieval.batch_size == taken["batch_size"]
+
+
+def test_the_heads_of_a_transformer_share_the_embedding() -> None:
+    uneven = {"history": "transformer", "embedding_dim": 8, "attention_heads": 3}
+    with pytest.raises(ConfigurationError, match=r"attention_heads = 3 must divide embedding_dim = 8"):
+        from_mapping(Config, {"retrieval": uneven}, "")
+    for taken in ({**uneven, "attention_heads": 4}, {**uneven, "history": "attention"}):
+        assert from_mapping(Config, {"retrieval": taken}, "").retrieval.history == taken["history"]
+
+
+def test_a_causal_transformer_cannot_learn_from_labels_of_the_middle() -> None:
+    held_out = {"history": "transformer", "labels": "held_out"}
+    with pytest.raises(ConfigurationError, match=r"history = 'transformer' is causal: labels = 'future' is needed"):
+        from_mapping(Config, {"retrieval": held_out}, "")
+    for taken in ({**held_out, "labels": "future"}, {**held_out, "history": "attention"}):
+        assert from_mapping(Config, {"retrieval": taken}, "").retrieval.labels == taken["labels"]
 
 
 @pytest.mark.parametrize(

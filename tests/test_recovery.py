@@ -19,8 +19,8 @@ from watchnext.examples.contexts import context_as_of
 from watchnext.examples.impressions import Impressions, impressions_between
 from watchnext.pipeline.fit_ranking import FittedRanking, compute_inputs, fit_ranking
 from watchnext.pipeline.trial import ArmResult, run_trial
-from watchnext.retrieval.network import RetrievalNetwork
-from watchnext.retrieval.saved import open_network
+from watchnext.retrieval.network import RetrievalModel
+from watchnext.retrieval.saved import open_model
 from watchnext.retrieval.saved_sources import build_sources
 from watchnext.simulation.log import write_log
 from watchnext.simulation.settings import WorldConfig
@@ -105,7 +105,7 @@ def _with_equal_weights(recovered: Recovered, dataset: Dataset, folder: Path) ->
     seconds = np.where(dataset.events.clicked, EQUAL_WEIGHT_SECONDS, 0.0).astype(np.float32)
     flat = dataclasses.replace(dataset, events=dataclasses.replace(dataset.events, watch_seconds=seconds))
     config = recovered.run.config
-    early = open_network(open_artifact(recovered.run.part("retrieval"), "retrieval"), "early")
+    early = open_model(open_artifact(recovered.run.part("retrieval"), "retrieval"), dataset.videos, "early")
     sources = build_sources(early, dataset, dataset.ranking_start, config.index)
     return fit_ranking(flat, sources, config.ranking, config.serving, folder, "equal weights")
 
@@ -157,20 +157,21 @@ def test_search_tokens_help_users_who_search(recovered: Recovered, tmp_path: Pat
 
 def _top_affinity(world: World, run: pipeline.Run) -> tuple[np.ndarray, np.ndarray]:
     """How well the network's ten nearest videos fit each user's true taste, and who has searched."""
-    dataset, network = _opened(run)
+    dataset, model = _opened(run)
     user = np.arange(world.config.users)
     moment = np.full(len(user), dataset.test_start)
     rows = dataset.vocabularies["users"].rows_of(user)
     config = run.config.retrieval
     context = context_as_of(dataset, rows, moment, config.history_length, config.num_search_tokens)
-    best = np.argsort(-network.probabilities(context), axis=1)[:, :10]
+    best = np.argsort(-model.probabilities(context), axis=1)[:, :10]
     ids = np.array(dataset.vocabularies["videos"].ids_of(best.ravel())).reshape(best.shape)
     affinity = world.affinity(user[:, None], ids, moment[:, None]).mean(axis=1)
     return affinity, (context.token_row > 0).any(axis=1)
 
 
-def _opened(run: pipeline.Run) -> tuple[Dataset, RetrievalNetwork]:
-    return Dataset.open(run.part("dataset")), open_network(open_artifact(run.part("retrieval"), "retrieval"))
+def _opened(run: pipeline.Run) -> tuple[Dataset, RetrievalModel]:
+    dataset = Dataset.open(run.part("dataset"))
+    return dataset, open_model(open_artifact(run.part("retrieval"), "retrieval"), dataset.videos)
 
 
 AGE_SETTINGS = """
@@ -216,7 +217,7 @@ def aging(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], tuple[np
 
 def _upload_age_curves(world: World, run: pipeline.Run, num_days: int = 20) -> tuple[np.ndarray, np.ndarray]:
     """Figure 4 of the paper: each day's requests as they were, with the age that their examples had."""
-    dataset, network = _opened(run)
+    dataset, model = _opened(run)
     segments = dataset.events.segments
     owner = np.repeat(np.arange(len(segments.offsets) - 1), np.diff(segments.offsets))
     ids = np.array(dataset.vocabularies["videos"].ids_of(np.arange(1, dataset.num_videos)))
@@ -231,7 +232,7 @@ def _upload_age_curves(world: World, run: pipeline.Run, num_days: int = 20) -> t
         when = np.asarray(segments.timestamp[place])
         context = context_as_of(dataset, owner[place], when, 3, 1)
         age = torch.from_numpy((dataset.test_start - when) / DAY).float()
-        predicted.append(network.probabilities(context, age).mean(axis=0)[1:].astype(np.float64))
+        predicted.append(model.probabilities(context, age).mean(axis=0)[1:].astype(np.float64))
         at = np.array([moment])
         shown = world.popularity(videos["appeal"], videos["uploaded_second"], at)
         watched = shown * world.click_probability(users, ids[None], at[None]).mean(axis=0)

@@ -9,11 +9,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from watchnext.artifacts import open_artifact
-from watchnext.config import PrepareConfig, SplitConfig
+from watchnext.config import PrepareConfig, RetrievalConfig, SplitConfig
 from watchnext.errors import ConfigurationError, DataError
 from watchnext.events.compiling import accumulate, compile_dataset
 from watchnext.events.dataset import Dataset, Segments, Timelines
 from watchnext.events.tokens import query_tokens
+from watchnext.examples.next_watch import NextWatchExamples
 
 EVENTS = "user_id,video_id,timestamp,watch_seconds\n"
 SPLIT = SplitConfig(ranking_start=20, validation_start=30, test_start=90)
@@ -215,6 +216,82 @@ def test_tags_are_padded_and_cut(compiled: Compile) -> None:
     small = described(compiled, max_tags=2)
     assert small.ids("tags") == ["u", "t", "v"]
     assert small.dataset.videos.tag_rows.tolist() == [[0, 0], [1, 0], [2, 1], [0, 0], [0, 0]]
+
+
+def test_titles_are_words_by_frequency(compiled: Compile) -> None:
+    titles = "video_id,title\na,Jazz piano!\nb,Late jazz - LIVE\nc,jazz  jazz\nd,...\ne,zither zither zither\n"
+    small = compiled({"watches.csv": WATCHES, "videos.csv": titles})
+    # "jazz" stands four times in the titles of b, a and c, the others once; video "e" is outside the vocabulary.
+    assert small.ids("title_tokens") == ["jazz", "late", "live", "piano"]
+    # Rows: none, b, a, c, d.
+    assert small.dataset.videos.title_rows[:, :4].tolist() == [
+        [0, 0, 0, 0], [2, 1, 3, 0], [1, 4, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0],
+    ]  # fmt: skip
+    assert not small.dataset.videos.title_rows[:, 4:].any()
+
+
+@pytest.mark.parametrize("most", [1, 2, 5])
+def test_the_first_words_of_a_title_are_kept(compiled: Compile, most: int) -> None:
+    titles = "video_id,title\na,one two three\nb,three\n"
+    small = compiled({"watches.csv": WATCHES, "videos.csv": titles}, max_title_words=most)
+    words = small.ids("title_tokens")
+    kept = [words[row - 1] for row in small.dataset.videos.title_rows[2] if row]
+    assert small.dataset.videos.title_rows.shape == (5, most)
+    assert kept == ["one", "two", "three"][:most]
+
+
+def test_rare_title_words_fall_to_row_zero_and_leave_their_place(compiled: Compile) -> None:
+    titles = "video_id,title\na,new song\nb,song\n"
+    small = compiled({"watches.csv": WATCHES, "videos.csv": titles}, max_search_tokens=1)
+    assert small.ids("title_tokens") == ["song"]
+    assert small.dataset.videos.title_rows[:, :2].tolist() == [[0, 0], [1, 0], [0, 1], [0, 0], [0, 0]]
+
+
+def test_a_log_without_titles_has_none(compiled: Compile) -> None:
+    small = compiled({"watches.csv": WATCHES}, max_title_words=3)
+    assert small.ids("title_tokens") == []
+    assert small.dataset.videos.title_rows.tolist() == [[0, 0, 0]] * 5
+
+
+UPLOADS = "video_id,channel_id,tags,title\na,x,t,A\nnew,y,u,New upload\ne,z,w,E\nalso,x,t,Also new\n"
+
+
+def test_videos_that_were_only_described_get_rows_where_they_are_asked_for(compiled: Compile) -> None:
+    files = {"watches.csv": WATCHES, "videos.csv": UPLOADS}
+    without, asked = compiled(files, folder="one"), compiled(files, folder="two", unwatched_videos=True)
+    assert without.ids("videos") == ["b", "a", "c", "d"]
+    # Those that were watched keep their rows; "e" was seen in the test period alone, and is described.
+    assert asked.ids("videos") == ["b", "a", "c", "d", "also", "e", "new"]
+    videos = asked.dataset.videos
+    assert videos.num_completed.tolist() == [0, 2, 1, 0, 0, 0, 0, 0]
+    assert asked.dataset.titles.to_pylist() == [None, "A", None, None, "Also new", "E", "New upload"]
+    assert [asked.ids("channels")[row - 1] for row in videos.channel_row[5:]] == ["x", "z", "y"]
+    assert (videos.title_rows[5:] > 0).sum(axis=1).tolist() == [2, 1, 2]
+    assert len(asked.dataset.video_timelines.segments.offsets) == 9
+    assert (without.dataset.facts["num_videos_left_out"], asked.dataset.facts["num_videos_left_out"]) == (1, 0)
+
+
+def test_what_was_only_described_is_never_a_target(compiled: Compile) -> None:
+    asked = compiled({"watches.csv": WATCHES, "videos.csv": UPLOADS}, unwatched_videos=True).dataset
+    config = RetrievalConfig(unwatched_weight=0.5, horizon=3)
+    for before, unwatched in ((asked.test_start, [5, 6, 7]), (asked.log_end, [5, 7])):
+        wanted = NextWatchExamples(asked, config, before).num_wanted(asked.num_videos)
+        assert wanted[[1, 2, 3, 4]].all() and not wanted[unwatched].any()
+
+
+def test_max_videos_keeps_the_watched_before_the_described(compiled: Compile) -> None:
+    files = {"watches.csv": WATCHES, "videos.csv": UPLOADS}
+    small = compiled(files, folder="one", unwatched_videos=True, max_videos=5)
+    assert small.ids("videos") == ["b", "a", "c", "d", "also"]
+    assert compiled(files, folder="two", unwatched_videos=True, max_videos=3).ids("videos") == ["b", "a", "c"]
+
+
+def test_unwatched_videos_of_a_log_that_describes_none_change_nothing(compiled: Compile) -> None:
+    without, asked = (
+        compiled({"watches.csv": WATCHES}, folder=str(flag), unwatched_videos=flag).ids("videos")
+        for flag in (False, True)
+    )
+    assert without == asked
 
 
 def test_rare_categories_and_tags_fall_to_row_zero(compiled: Compile) -> None:

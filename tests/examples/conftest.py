@@ -1,11 +1,14 @@
 """A few events written as dictionaries, as the records of a dataset would hold them."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from watchnext.events.dataset import SearchTokens, Segments, UserEvents, UserTable
+from watchnext.artifacts import Artifact
+from watchnext.events.dataset import Dataset, SearchTokens, Segments, Timelines, UserEvents, UserTable, VideoTable
 
 NUM_USERS = 6
 NOTHING_KNOWN = {"seconds": np.nan, "clicked": False, "completed": False, "shown": True, "surface": 1}
@@ -22,6 +25,12 @@ class Records:
 def records_of():
     """Gives a function from events (and searches) to records; user u has the attributes [u, u + 10] and [u / 2]."""
     return make_records
+
+
+@pytest.fixture
+def dataset_of():
+    """Gives a function from records, and whether there are impressions, to a dataset that has them and nothing else."""
+    return make_dataset
 
 
 @pytest.fixture
@@ -49,6 +58,24 @@ def make_records(events, searches=()):
         ),
         SearchTokens(segments_of(searches), column(searches, "token", np.int32)),
         UserTable(np.stack([users, users + 10], axis=1), (users[:, None] / 2).astype(np.float32)),
+    )
+
+
+def make_dataset(records, has_impressions=True):
+    none = Segments(np.array([0, 0]), np.zeros(0, dtype=np.int64))
+    timelines = Timelines(none, np.zeros(0, np.int32), np.zeros(0), np.zeros(0, np.int32))
+    numbers = dict.fromkeys(("channel_row", "uploaded_at", "num_completed"), np.zeros(1, np.int64))
+    lists = dict.fromkeys(("categorical", "tag_rows", "title_rows"), np.zeros((1, 0), np.int64))
+    return Dataset(
+        Artifact(Path("nowhere"), "dataset", "", {}, {}, {"has_impressions": has_impressions}),
+        records.events,
+        records.searches,
+        records.users,
+        VideoTable(**numbers, **lists, continuous=np.zeros((1, 0))),
+        timelines,
+        timelines,
+        {},
+        pa.array([], pa.string()),
     )
 
 

@@ -13,15 +13,32 @@ import pyarrow.parquet as pq
 import pytest
 
 from watchnext import pipeline
+from watchnext.config import RetrievalConfig
 from watchnext.events.dataset import Dataset
 from watchnext.examples.contexts import context_as_of, seen_before
 from watchnext.examples.impressions import impressions_between
-from watchnext.examples.next_watch import next_watches, retrieval_batches, targets_between
+from watchnext.examples.next_watch import NextWatchExamples, next_watches, targets_between
 from watchnext.examples.quantiles import Quantiles
 from watchnext.features.inputs import FeatureSettings, Nominations, ranking_inputs
 
 DAY = 86_400
 SETTINGS = FeatureSettings(20.0, 0.3, history_length=12, last_watches=5, habit_lag_days=0.5)
+RETRIEVAL = {
+    "of the future": RetrievalConfig(history_length=12, num_search_tokens=6, examples_per_user=10, batch_size=500),
+    "held out": RetrievalConfig(
+        history_length=12,
+        num_search_tokens=6,
+        examples_per_user=10,
+        batch_size=500,
+        labels="held_out",
+        horizon=3,
+        unwatched_weight=0.3,
+        weights="watch_seconds",
+    ),
+    "of windows": RetrievalConfig(
+        history_length=12, num_search_tokens=6, examples_per_user=10, batch_size=500, history="transformer", horizon=3
+    ),
+}
 CHANGED = ("video_id", "watch_seconds", "clicked", "completed", "surface")
 
 
@@ -137,7 +154,9 @@ def test_the_last_event_before_the_moment_shows(audited, untouched):
 
     altered = known_before(compiled("last", alter_one), moment)
     changed = {name for name in untouched if altered[name] != untouched[name]}
-    assert changed == {"contexts at the moment", "impressions", "requests"}
+    # What is held out weighs its watch seconds, and its history is everything before the moment.
+    held_out = {"histories held out", "targets held out", "wanted"}
+    assert changed == {"contexts at the moment", "impressions", "requests", *held_out}
 
 
 def known_before(dataset, moment):
@@ -150,7 +169,8 @@ def known_before(dataset, moment):
     candidates = random.integers(0, dataset.num_videos, (len(users), 8))
     features = inputs_of(dataset, shown.user_row, shown.timestamp, shown.surface_row, shown.video_row[:, None])
     requests = inputs_of(dataset, users, np.full(len(users), moment), np.ones(len(users), int), candidates)
-    batches = list(retrieval_batches(dataset, labels, random.permutation(len(labels)), 500, 12, 6, moment))
+    learnt = {name: NextWatchExamples(dataset, config, moment) for name, config in RETRIEVAL.items()}
+    batches = {name: list(examples.batches(np.random.default_rng(4), 0)) for name, examples in learnt.items()}
     everybody = np.full(len(users), moment)
     return {
         "ids": [ids_in(dataset, name) for name in ("videos", "channels", "tags", "search_tokens", "surfaces")],
@@ -159,8 +179,10 @@ def known_before(dataset, moment):
         "contexts before": frozen(vars(context_as_of(dataset, users, moments, 12, 6)).values()),
         "seen": frozen(seen_before(dataset, users, everybody)),
         "labels": frozen(vars(labels).values()),
-        "histories of labels": [frozen(vars(batch.context).values()) for batch in batches],
-        "ages and targets": frozen([part.numpy() for b in batches for part in (b.example_age_days, b.video_row)]),
+        **{f"histories {name}": [frozen(vars(batch.context).values()) for batch in batches[name]] for name in batches},
+        **{f"targets {name}": [targets_in(batch) for batch in batches[name]] for name in batches},
+        "windows": [windows_in(batch) for batch in batches["of windows"]],
+        "wanted": frozen([examples.num_wanted(dataset.num_videos) for examples in learnt.values()]),
         "impressions": frozen(vars(shown).values()),
         "targets": frozen(targets_between(dataset.events, start, moment)[1]),
         "features": frozen(vars(features).values()),
@@ -173,6 +195,16 @@ def inputs_of(dataset, users, moments, surfaces, candidates):
     context = context_as_of(dataset, users, moments, 12, 6)
     nominations = Nominations(np.zeros(candidates.shape), np.zeros((*candidates.shape, 1), dtype=bool))
     return ranking_inputs(dataset, context, surfaces, candidates, nominations, SETTINGS)
+
+
+def targets_in(batch):
+    parts = (batch.example_age_days, batch.target_row, batch.target_weight)
+    return frozen([part.numpy() for part in parts])
+
+
+def windows_in(batch):
+    windows = batch.windows
+    return frozen([*vars(windows.history).values(), windows.window.numpy(), windows.hidden.numpy()])
 
 
 def frozen(arrays):

@@ -161,5 +161,5 @@ def test_loss_teaches_every_layer_and_table(make_network, make_inputs):
     network.loss(RankingBatch(make_inputs(64, 1), watched, watched > 0)).backward()
     assert all(parameter.grad.abs().max() > 0 for parameter in network.parameters())
     tables = [network.videos, network.channels, network.tags, *network.query_ids, *network.video_ids]
-    assert all(vectors.grad.abs().max() > 0 for table in tables for _, vectors in table.touched)
-    assert [len(table.touched) for table in tables] == [2] + [1] * 8
+    assert all(use.gradients.abs().max() > 0 for table in tables for use in table.uses)
+    assert [len(table.uses) for table in tables] == [2] + [1] * 8

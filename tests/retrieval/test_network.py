@@ -5,38 +5,10 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from watchnext.config import RetrievalConfig
 from watchnext.examples.next_watch import RetrievalBatch
-from watchnext.examples.quantiles import Quantiles
+from watchnext.examples.windows import BatchWindows
 from watchnext.layers.embedding import tables_of
-from watchnext.retrieval.network import RetrievalNetwork, RetrievalSizes
-from watchnext.retrieval.sampling import EveryVideo
-
-CONFIG = RetrievalConfig(history_length=6, num_search_tokens=4, tower=(16, 8), embedding_dim=8, dropout=0.5)
-SIZES = RetrievalSizes(
-    num_videos=30,
-    num_search_tokens=20,
-    user_categories=(5,),
-    num_user_values=2,
-    has_impressions=True,
-    training_days=10.0,
-)
-
-
-def network_of(config: RetrievalConfig = CONFIG, **changes) -> RetrievalNetwork:
-    random = torch.Generator().manual_seed(0)
-    quantiles = Quantiles.fit(np.arange(20.0).reshape(10, 2))
-    network = RetrievalNetwork(dataclasses.replace(SIZES, **changes), config, quantiles, random)
-    for table in tables_of(network):
-        # Larger than the initial values, so that every input shows in the vector.
-        table.weight[1:] = torch.randn(table.weight[1:].shape, generator=random)
-    return network.eval()
-
-
-@pytest.fixture(scope="module")
-def network() -> RetrievalNetwork:
-    return network_of()
-
+from watchnext.retrieval.sampling import SampledVideos
 
 BAGS = {
     "watched": [[1, 2, 3], [4], []],
@@ -44,6 +16,7 @@ BAGS = {
     "tokens": [[1, 2], [], [3]],
 }
 ATTRIBUTES = {"categorical": [[1], [2], [0]], "continuous": [[1.0, 2.0], [5.0, np.nan], [np.nan, 19.0]]}
+AGES = torch.tensor([1.0, 2.0, 3.0])
 
 
 @pytest.fixture
@@ -51,142 +24,144 @@ def three(make_context):
     return make_context(**BAGS, **ATTRIBUTES)
 
 
-def replaced(context, **columns):
-    return dataclasses.replace(context, **columns)
+@pytest.fixture
+def network_with(make_network, retrieval_config):
+    """Gives a function from settings that differ to a network; small vectors, so that no probability is 0 or 1."""
+
+    def make(**settings):
+        network = make_network(dataclasses.replace(retrieval_config, **settings))
+        with torch.no_grad():
+            network.users.tower.layers[-1].weight.mul_(0.1)
+        return network
+
+    return make
 
 
-def test_serving_is_example_age_zero(network, three):
-    served = torch.from_numpy(network.vectors_of(three))
-    assert served.equal(network.user_vectors(three, torch.zeros(3)))
-    assert not served.allclose(network.user_vectors(three, torch.full((3,), 5.0)))
+SIDES = pytest.mark.parametrize("videos", ["free", "tower", "both"])
 
 
-def test_ages_beyond_the_training_period_count_as_its_length(network, three):
-    oldest, older = (network.user_vectors(three, torch.full((3,), age)) for age in (10.0, 11.0))
-    assert oldest.equal(older)
+def everything():
+    """All videos as negatives: the full softmax."""
+    return SampledVideos(torch.arange(1, 30), torch.zeros(29), torch.zeros(29))
 
 
-@pytest.mark.parametrize("example_age", [True, False])
-def test_the_example_age_counts_only_where_the_settings_say_so(three, example_age):
-    network = network_of(dataclasses.replace(CONFIG, example_age=example_age))
-    ages, none = torch.tensor([1.0, 5.0, 9.0]), torch.zeros(3)
-    assert network.user_vectors(three, ages).equal(network.user_vectors(three, none)) is not example_age
-    losses = (
-        network.loss(RetrievalBatch(three, age, torch.tensor([5, 6, 7])), EveryVideo(30).sample(torch.Generator()))
-        for age in (ages, none)
-    )
-    assert (next(losses) == next(losses)).item() is not example_age
+def batch_of(context, targets, weights=None, windows=None):
+    rows = torch.tensor(targets)
+    weights = torch.ones(rows.shape) if weights is None else torch.tensor(weights)
+    return RetrievalBatch(context, AGES, rows, weights, windows)
 
 
-def test_vectors_are_those_of_single_users(network, three):
-    together = network.vectors_of(three)
-    alone = [network.vectors_of(three.part(slice(place, place + 1))) for place in range(3)]
-    np.testing.assert_allclose(together, np.concatenate(alone), rtol=1e-5, atol=1e-6)
-
-
-def test_order_of_watches_impressions_and_searches_does_not_matter(network, three):
-    turned = replaced(
-        three,
-        watched_row=three.watched_row[:, ::-1],
-        video_row=three.video_row[:, ::-1],
-        token_row=three.token_row[:, ::-1],
-    )
-    np.testing.assert_allclose(network.vectors_of(turned), network.vectors_of(three), rtol=1e-5, atol=1e-6)
-
-
-def test_padding_changes_nothing(network, three, make_context):
-    padded = make_context(**{name: [[0, *bag, 0] for bag in bags] for name, bags in BAGS.items()}, **ATTRIBUTES)
-    np.testing.assert_allclose(network.vectors_of(padded), network.vectors_of(three), rtol=1e-5, atol=1e-6)
-
-
-def test_only_the_newest_part_of_a_longer_context_is_used(network, make_context):
-    newest = dict(watched=[[1, 2, 3, 4, 5, 6]], shown=[[6, 5, 4, 3, 2, 1]], tokens=[[1, 2, 3, 4]])
-    same = dict(categorical=[[1]], continuous=[[1.0, 2.0]])
-    longer = {name: [[*rows[0], 9, 10]] for name, rows in newest.items()}
-    one, other = (network.vectors_of(make_context(**lists, **same)) for lists in (newest, longer))
-    np.testing.assert_array_equal(one, other)
-
-
-@pytest.mark.parametrize("column", ["watched_row", "video_row", "token_row", "categorical", "continuous"])
-def test_every_input_counts(network, three, column):
-    changed = replaced(three, **{column: np.where(getattr(three, column) == 1, 4, getattr(three, column))})
-    before, after = network.vectors_of(three), network.vectors_of(changed)
-    assert not np.allclose(before[0], after[0])
-    np.testing.assert_allclose(before[1:], after[1:], rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("changes", "ignored", "num_inputs"),
-    [
-        # Bags of 8 each; a category of 5 values takes 2 floats; 2 values and the age take 3 each.
-        ({}, [], 3 * 8 + 2 + 3 * 2 + 3),
-        ({"has_impressions": False}, ["video_row"], 2 * 8 + 2 + 3 * 2 + 3),
-        ({"num_search_tokens": 0}, ["token_row"], 2 * 8 + 2 + 3 * 2 + 3),
-        ({"has_impressions": False, "num_search_tokens": 0}, ["video_row", "token_row"], 8 + 2 + 3 * 2 + 3),
-    ],
-)
-def test_a_log_without_impressions_or_searches_has_no_input_for_them(three, changes, ignored, num_inputs):
-    network = network_of(**changes)
-    assert network.tower.layers[0].in_features == num_inputs
-    emptied = replaced(three, **{column: np.zeros_like(getattr(three, column)) for column in ignored})
-    np.testing.assert_array_equal(network.vectors_of(emptied), network.vectors_of(three))
-
-
-def test_watches_are_left_out_only_while_training(three):
-    network = network_of()
-    served = [network.user_vectors(three) for _ in range(2)]
-    network.train()
+def logits_of(network, context, ages=AGES):
+    """Those of all videos but row 0."""
     with torch.no_grad():
-        training = [network.user_vectors(three) for _ in range(4)]
-    assert served[0].equal(served[1])
-    assert not all(vectors.equal(training[0]) for vectors in training)
+        users = network.users(context, ages)
+    return users @ torch.from_numpy(network.trained().video_vectors[1:]).T / network.config.temperature
 
 
-def test_half_of_the_watches_are_left_out_at_half_dropout():
-    network = network_of().train()
-    kept = network._thinned(np.arange(1, 10_001).reshape(100, 100)).numpy()
-    assert abs((kept > 0).mean() - 0.5) < 0.02
-    assert set(kept[kept > 0]) <= set(range(1, 10_001))
+@SIDES
+@pytest.mark.parametrize("temperature", [1.0, 0.25])
+def test_probabilities_are_the_softmax_of_the_dot_products_over_all_videos(network_with, three, videos, temperature):
+    network = network_with(videos=videos, temperature=temperature)
+    model = network.trained()
+    found = model.probabilities(three)
+    assert found.shape == (3, 30) and not found[:, 0].any()
+    np.testing.assert_allclose(found.sum(axis=1), 1.0, rtol=1e-5)
+    products = model.vectors_of(three).astype(np.float64) @ model.video_vectors.T
+    odds = np.exp(products[:, 1:] / temperature)
+    np.testing.assert_allclose(found[:, 1:], odds / odds.sum(axis=1, keepdims=True), rtol=1e-3, atol=1e-7)
 
 
-def test_the_watched_bag_has_another_table_than_the_softmax(network):
-    assert network.watched.weight.data_ptr() != network.videos.weight.data_ptr()
+def test_a_low_temperature_makes_the_best_more_probable(network_with, three):
+    hot, cold = (network_with(temperature=value).trained().probabilities(three) for value in (2.0, 0.5))
+    assert (cold.max(axis=1) > hot.max(axis=1) + 0.01).all()
+    np.testing.assert_array_equal(cold.argmax(axis=1), hot.argmax(axis=1))
 
 
-def test_row_0_of_the_video_vectors_is_zero(network):
-    assert network.video_vectors.shape == (30, 8)
-    assert not network.video_vectors[0].any()
-    assert network.video_vectors[1:].any(axis=1).all()
+def test_probabilities_are_those_without_age_and_may_be_asked_for_another(network_with, three):
+    model = network_with().trained()
+    now = model.probabilities(three)
+    np.testing.assert_allclose(now, model.probabilities(three, torch.zeros(3)))
+    assert not np.allclose(now, model.probabilities(three, torch.full((3,), 5.0)))
 
 
-def test_loss_is_the_full_softmax_over_the_video_vectors(network, three):
-    ages, watched = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([5, 6, 5])
-    loss = network.loss(RetrievalBatch(three, ages, watched), EveryVideo(30).sample(torch.Generator()))
-    logits = network.user_vectors(three, ages) @ torch.from_numpy(network.video_vectors[1:]).T
-    torch.testing.assert_close(loss, cross_entropy(logits, watched - 1))
+def test_what_serves_knows_its_settings_and_has_the_towers_vectors(network_with, three):
+    network = network_with(temperature=0.5)
+    model = network.trained()
+    assert model.config is network.config
+    np.testing.assert_array_equal(model.vectors_of(three), network.users.vectors_of(three))
+    assert model.video_vectors.shape == (30, 8)
+    assert not model.video_vectors[0].any() and model.video_vectors[1:].any(axis=1).all()
 
 
-def test_loss_teaches_tower_and_tables(three):
-    network = network_of().train()
-    batch = RetrievalBatch(three, torch.zeros(3), torch.tensor([5, 6, 7]))
-    network.loss(batch, EveryVideo(30).sample(torch.Generator())).backward()
-    assert all(parameter.grad.abs().max() > 0 for parameter in network.parameters())
-    ((_, vectors),) = network.videos.touched
-    assert vectors.grad.abs().max() > 0
+@pytest.mark.parametrize("history", ["mean", "attention", "transformer"])
+def test_probabilities_are_those_of_serving_while_training_goes_on(network_with, three, history):
+    network = network_with(history=history)
+    served = network.trained().probabilities(three)
+    network.train()
+    np.testing.assert_array_equal(network.trained().probabilities(three), served)
 
 
-def test_sizes_are_read_off_the_dataset(small_dataset):
-    sizes = RetrievalSizes.of(small_dataset)
-    # 100 videos, 3 genders, 6 regions, 3 devices, each beside "unknown"; age is the one number; a part of 20 days.
-    assert sizes.num_videos == 101
-    assert sizes.num_search_tokens > 1
-    assert sizes.user_categories == (4, 7, 4)
-    assert sizes.num_user_values == 1
-    assert sizes.has_impressions
-    assert 10 < sizes.training_days < 20
+@SIDES
+@pytest.mark.parametrize("temperature", [1.0, 0.25])
+@pytest.mark.parametrize("history", ["mean", "attention", "transformer"])
+def test_loss_is_the_full_softmax_over_the_video_vectors(network_with, three, videos, temperature, history):
+    network = network_with(videos=videos, temperature=temperature, history=history)
+    with torch.no_grad():
+        loss = network.loss(batch_of(three, [[5], [6], [5]]), everything())
+    expected = cross_entropy(logits_of(network, three), torch.tensor([5, 6, 5]) - 1)
+    torch.testing.assert_close(loss, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_a_dataset_without_searches_has_no_search_tokens(small_dataset):
-    facts = small_dataset.facts | {"num_searches": 0}
-    silent = dataclasses.replace(small_dataset, artifact=dataclasses.replace(small_dataset.artifact, facts=facts))
-    assert RetrievalSizes.of(silent).num_search_tokens == 0
+def test_loss_is_the_mean_over_weights(network_with, three):
+    network = network_with()
+    with torch.no_grad():
+        loss = network.loss(
+            batch_of(three, [[5, 9], [6, 0], [5, 7]], [[1.0, 0.5], [2.0, 0.0], [0.0, 0.0]]), everything()
+        )
+    logs = torch.log_softmax(logits_of(network, three), dim=1)
+    expected = -(1.0 * logs[0, 4] + 0.5 * logs[0, 8] + 2.0 * logs[1, 5]) / 3.5
+    torch.testing.assert_close(loss, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("mask_seen", [True, False])
+def test_what_was_shown_is_no_choice_where_the_settings_say_so(network_with, three, mask_seen):
+    network = network_with(mask_seen=mask_seen)
+    targets = torch.tensor([5, 6, 7])  # the last of them was shown to the third user
+    with torch.no_grad():
+        loss = network.loss(batch_of(three, targets[:, None].tolist()), everything())
+    logits = logits_of(network, three)
+    for user, rows in enumerate(BAGS["shown"] if mask_seen else []):
+        for row in set(rows) - {int(targets[user])}:
+            logits[user, row - 1] = -torch.inf
+    torch.testing.assert_close(loss, cross_entropy(logits, targets - 1), rtol=1e-3, atol=1e-4)
+
+
+def test_loss_reads_windows(network_with, three):
+    network = network_with(history="transformer")
+    windows = BatchWindows(three, torch.tensor([2, 0, 1]), torch.tensor([0, 0, 0]))
+    turned = three.part(np.array([2, 0, 1]))
+    columns = {name: getattr(turned, name) for name in ("video_row", "timestamp", "completed")}
+    with torch.no_grad():
+        found = network.loss(batch_of(three, [[5], [6], [7]], windows=windows), everything())
+        expected = network.loss(batch_of(dataclasses.replace(three, **columns), [[5], [6], [7]]), everything())
+        plain = network.loss(batch_of(three, [[5], [6], [7]]), everything())
+    torch.testing.assert_close(found, expected)
+    assert not torch.isclose(found, plain)
+
+
+@SIDES
+@pytest.mark.parametrize("history", ["mean", "attention", "transformer"])
+def test_loss_teaches_every_parameter_and_every_table(network_with, three, videos, history):
+    settings = {"dropout": 0.0, "history_bags": ("channel", "tags", "language", "mood")}
+    network = network_with(videos=videos, history=history, last_relu=False, **settings).train()
+    network.loss(batch_of(three, [[5], [6], [7]]), everything()).backward()
+    unmoved = [name for name, part in network.named_parameters() if part.grad is None or not part.grad.any()]
+    # A bias for events at one distance, say, learns nothing where nobody has two.
+    assert unmoved == []
+    for table in tables_of(network):
+        assert any(use.gradients.any() for use in table.uses)
+
+
+def test_the_watched_bag_has_another_table_than_the_softmax(network_with):
+    network = network_with()
+    assert network.users.history.watched.weight.data_ptr() != network.videos.weight.data_ptr()

@@ -9,8 +9,8 @@ from watchnext.training.checkpoint import Checkpoint, Position
 def parts(tiny_run, tmp_path):
     """Gives a function from a seed to model, Adam and generator that have made a few steps."""
 
-    def made(seed, steps=2):
-        run = tiny_run(tmp_path / "unused", seed=seed)
+    def made(seed, steps=2, dtype=torch.float32):
+        run = tiny_run(tmp_path / "unused", seed=seed, dtype=dtype)
         optimizer = torch.optim.Adam(run.model.parameters(), lr=0.01)
         run.model.table.squared_gradient.fill_(float(seed))
         for rows in list(run.batches(0, 0))[:steps]:
@@ -24,11 +24,13 @@ def parts(tiny_run, tmp_path):
 POSITION = Position(2, 5, [0.1, 0.2], [3.0, 1 / 3], 0.1 + 0.2)
 
 
-def test_a_run_finds_its_whole_state_again(parts, tmp_path):
-    model, optimizer, generator = parts(1)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_run_finds_its_whole_state_again(parts, tmp_path, dtype):
+    model, optimizer, generator = parts(1, dtype=dtype)
     Checkpoint(tmp_path, "this").save(POSITION, model, optimizer, generator)
-    other_model, other_optimizer, other_generator = parts(2, steps=0)
+    other_model, other_optimizer, other_generator = parts(2, steps=0, dtype=dtype)
     assert Checkpoint(tmp_path, "this").restore(other_model, other_optimizer, other_generator) == POSITION
+    assert other_model.table.weight.dtype == dtype
     for name, tensor in model.state_dict().items():
         assert torch.equal(other_model.state_dict()[name], tensor), name
     assert torch.equal(other_model.table.squared_gradient, model.table.squared_gradient)

@@ -79,8 +79,8 @@ class NextWatchExamples:
         """Gives how many examples have each video as a target."""
         wanted = np.zeros(num_videos, dtype=np.int64)
         for start in range(0, len(self), self.config.batch_size):
-            rows, weights = self._targets(np.arange(start, min(start + self.config.batch_size, len(self))))
-            wanted += np.bincount(rows[weights > 0], minlength=num_videos)
+            rows, _ = self._targets(np.arange(start, min(start + self.config.batch_size, len(self))))
+            wanted += np.bincount(rows[rows > 0], minlength=num_videos)
         return wanted
 
     def batches(self, random: np.random.Generator, first_batch: int) -> Iterator[RetrievalBatch]:
