@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from watchnext.config import RetrievalConfig
-from watchnext.examples.next_watch import NextWatchExamples, concatenated_ranges, next_watches, targets_between
+from watchnext.examples import next_watch
+from watchnext.examples.next_watch import (
+    NextWatchExamples,
+    concatenated_ranges,
+    next_watches,
+    targets_between,
+    watch_counts,
+)
 
 DAY = 86_400
 
@@ -39,6 +46,15 @@ def test_what_was_not_completed_is_no_label(records_of):
 
 def test_no_watches_give_no_examples(records_of):
     assert len(next_watches(records_of([]).events, 9, 5)) == 0
+
+
+def test_watches_are_counted_by_video_before_the_moment(records_of, monkeypatch):
+    monkeypatch.setattr(next_watch, "_ROWS_AT_ONCE", 2)
+    shown = {"user": 1, "when": 1, "video": 11}
+    unknown = {"user": 2, "when": 3, "video": 0, "completed": True}
+    events = records_of([shown, *watches(1, 2, 3, 8), unknown, *watches(2, 4), *watches(4, 9)]).events
+    counts = watch_counts(events, 8, 50)
+    assert {row: int(counts[row]) for row in np.flatnonzero(counts)} == {11: 1, 12: 1, 21: 1}
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -153,9 +169,9 @@ def test_videos_are_counted_as_often_as_examples_want_them(records_of, dataset_o
     log, searches = random_log(3)
     config = dataclasses.replace(CONFIG, **way)
     expected = np.zeros(12, dtype=int)
-    for *_, lists, weights in slow_examples(log, searches, config, 30):
-        for row, weight in zip(lists[0], weights, strict=True):
-            expected[row] += weight > 0
+    for *_, lists, _ in slow_examples(log, searches, config, 30):
+        for row in lists[0]:
+            expected[row] += row > 0  # also where it weighs nothing: other examples draw it as a negative
     examples = NextWatchExamples(dataset_of(records_of(log, searches)), config, 30)
     assert examples.num_wanted(12).tolist() == expected.tolist()
 

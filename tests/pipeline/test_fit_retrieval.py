@@ -53,6 +53,15 @@ def test_the_early_network_ignores_what_the_ranker_learns_from(small_dataset, tm
     np.testing.assert_array_equal(one.trained().video_vectors, other.trained().video_vectors)
 
 
+def test_free_vectors_count_where_the_network_saw_a_watch(small_dataset, tmp_path):
+    events, before = small_dataset.events, small_dataset.ranking_start
+    config = dataclasses.replace(TINY, videos="both")
+    network, _ = fit_once(small_dataset, config, before, tmp_path, 1)
+    early = events.watch_places[events.watches.timestamp < before]
+    assert set(np.flatnonzero(network.videos.watched)) == set(events.video_row[early]) - {0}
+    assert network.videos.watched.sum() < (small_dataset.videos.num_completed > 0).sum()
+
+
 def test_few_negatives_are_sampled(small_dataset, tmp_path, monkeypatch):
     drawn = []
     sample = Mixture.sample

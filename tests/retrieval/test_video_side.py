@@ -19,7 +19,13 @@ def side_of(make_network, retrieval_config):
 
     def make(videos, table=None, storage=None, **settings):
         config = dataclasses.replace(retrieval_config, videos=videos, **settings)
-        return make_network(config, table, **({"storage": storage} if storage else {})).videos
+        side = make_network(config, table, **({"storage": storage} if storage else {})).videos
+        if isinstance(side, FreeAndTower):
+            side.watched[1:25] = True
+        with torch.no_grad():
+            for learnt in side.parameters():
+                learnt.add_(0.1)  # so that nothing is zero by chance, the biases above all
+        return side
 
     return make
 

@@ -13,7 +13,7 @@ from watchnext.errors import DataError
 from watchnext.evaluation.metrics import recall
 from watchnext.events.dataset import Dataset
 from watchnext.examples.contexts import context_as_of, seen_before
-from watchnext.examples.next_watch import NextWatchExamples, RetrievalBatch, targets_between
+from watchnext.examples.next_watch import NextWatchExamples, RetrievalBatch, targets_between, watch_counts
 from watchnext.examples.quantiles import Quantiles
 from watchnext.layers.embedding import TableStorage
 from watchnext.progress import say
@@ -22,6 +22,7 @@ from watchnext.retrieval.network import RetrievalNetwork
 from watchnext.retrieval.sampling import SampledVideos, sampler_for
 from watchnext.retrieval.saved import open_network
 from watchnext.retrieval.sizes import RetrievalSizes
+from watchnext.retrieval.video_side import FreeAndTower
 from watchnext.retrieval.warm_start import start_from
 from watchnext.training.checkpoint import Checkpoint
 from watchnext.training.learner import Schedule
@@ -110,7 +111,9 @@ def fit_once(
     network = _network(dataset, config, generator, folder)
     if warm is not None:
         start_from(network, dataset, warm.network(which), warm.dataset)
-    counts = np.asarray(dataset.videos.num_completed)
+    counts = watch_counts(dataset.events, before, dataset.num_videos)
+    if isinstance(network.videos, FreeAndTower):
+        network.videos.watched.copy_(torch.from_numpy(counts > 0))
     sampler = sampler_for(config, counts, examples.num_wanted(dataset.num_videos), len(examples))
 
     def batches(epoch: int, first_step: int) -> Iterator[tuple[RetrievalBatch, SampledVideos]]:

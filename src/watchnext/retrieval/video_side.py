@@ -99,9 +99,11 @@ class VideoTower(nn.Module):
 class FreeAndTower(nn.Module):
     """The sum of a free vector and the tower's; the free one is left out at random in training.
 
-    A video without a completed watch in training has the tower's alone: its free vector only ever learnt what
-    being a negative teaches.
+    A video that nobody `watched` in training has the tower's alone: its free vector only ever learnt what being a
+    negative teaches.
     """
+
+    watched: Tensor
 
     def __init__(self, free: EmbeddingTable, tower: VideoTower, dropout: float, generator: torch.Generator) -> None:
         super().__init__()
@@ -109,14 +111,14 @@ class FreeAndTower(nn.Module):
         self.tower = tower
         self.dropout = dropout
         self.generator = generator
+        self.register_buffer("watched", torch.zeros(len(free.weight), dtype=torch.bool))
 
     def forward(self, rows: Int[Tensor, "rows"]) -> Float[Tensor, "rows dim"]:
         """Gives the sums."""
         if self.training and self.dropout > 0.0:
             kept = kept_at_random(rows.shape, self.dropout, self.generator).to(rows)
         else:
-            watched = self.tower.attributes.num_completed[rows.cpu().numpy()] > 0
-            kept = torch.from_numpy(watched).to(rows)
+            kept = self.watched[rows].to(rows)
         vectors: Tensor = self.free(rows * kept) + self.tower(rows)
         return vectors
 
