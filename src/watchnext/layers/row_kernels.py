@@ -54,7 +54,7 @@ def adagrad_on_rows(
     gradient which that use contributes. Row 0 stays as it is. `noise` (from `rounding_noise`) decides how bfloat16
     rows are rounded: up with the probability that keeps the mean right. Nothing depends on the number of threads.
     """
-    ordered, order = torch.sort(occurrences, stable=True)
+    ordered, order = torch.sort(occurrences.int(), stable=True)  # half the bytes, half the time
     sources = sources[order]
     if table.device.type == "cpu":
         _adagrad_on_cpu(table, squared_gradient, ordered, sources, gradients, learning_rate, noise)
@@ -90,7 +90,7 @@ def adagrad_in_torch(
     There are as many places for sums as occurrences, since counting the distinct rows would stop the host; the
     places left over belong to row 0 and hold zeros.
     """
-    count = len(ordered)
+    count, ordered = len(ordered), ordered.long()
     begins = functional.pad(ordered[1:] != ordered[:-1], (1, 0), value=True)
     place = begins.cumsum(0) - 1
     starts = torch.full_like(ordered, count)

@@ -15,6 +15,9 @@ from watchnext.retrieval.video_side import VideoTower
 from watchnext.shapes import Array, Float, Int, Tensor
 
 _COLUMNS = ("user_categories", "user_numbers", "video_categories", "video_numbers")
+_SETTINGS = (
+    "history", "recent_watches", "history_bags", "embedding_dim", "tower", "last_relu", "videos", "video_tower"
+)  # fmt: skip
 _BAGS = {"channel": "channels", "tags": "tags"}
 
 
@@ -33,6 +36,7 @@ def start_from(network: RetrievalNetwork, dataset: Dataset, old: RetrievalNetwor
             raise ConfigurationError(
                 f"a warm start needs the same columns, but {column} are {now} and were {then}: train anew, without it."
             )
+    _refuse_other_layers(network, old)
     tables, old_tables = _tables(network), _tables(old)
     for name, vocabulary in _vocabularies(network, dataset).items():
         if name not in tables or name not in old_tables:
@@ -42,13 +46,25 @@ def start_from(network: RetrievalNetwork, dataset: Dataset, old: RetrievalNetwor
     inputs, old_inputs = dict(_first_layers(network)), dict(_first_layers(old))
     before = dict(old.named_parameters())
     for name, parameter in network.named_parameters():
-        if name in before and parameter.shape == before[name].shape:
-            parameter.copy_(before[name])
-        elif name in inputs and name in old_inputs:
+        if name in inputs:
             _copy_columns(before[name], parameter, old_inputs[name], inputs[name])
         else:
-            shapes = f"{tuple(parameter.shape)}, and was {tuple(before[name].shape) if name in before else 'not there'}"
-            raise ConfigurationError(f"a warm start needs the same layers, but {name} is {shapes}: train anew.")
+            parameter.copy_(before[name])
+
+
+def _refuse_other_layers(network: RetrievalNetwork, old: RetrievalNetwork) -> None:
+    """Shapes alone do not tell: a layer may be as wide as it was and read other inputs."""
+    inputs = dict(_first_layers(network))
+    now = {f"[retrieval] {name}": getattr(network.config, name) for name in _SETTINGS}
+    then = {f"[retrieval] {name}": getattr(old.config, name) for name in _SETTINGS}
+    for which, found in ((network, now), (old, then)):
+        found |= {name: tuple(part.shape) for name, part in which.named_parameters() if name not in inputs}
+    for name in [*now, *(then.keys() - now.keys())]:
+        if now.get(name) != then.get(name):
+            raise ConfigurationError(
+                f"a warm start needs the same layers, but {name} is {now.get(name, 'not there')} and was "
+                f"{then.get(name, 'not there')}: train anew, without it."
+            )
 
 
 def _tables(network: nn.Module) -> dict[str, EmbeddingTable]:
@@ -89,7 +105,7 @@ def _first_layers(network: RetrievalNetwork) -> Iterator[tuple[str, list[int]]]:
 
 
 def _copy_columns(
-    old: Float[Tensor, "dim inputs"], new: Float[Tensor, "dim inputs"], old_widths: list[int], widths: list[int]
+    old: Float[Tensor, "dim _"], new: Float[Tensor, "dim inputs"], old_widths: list[int], widths: list[int]
 ) -> None:
     begin, old_begin = 0, 0
     for width, old_width in zip(widths, old_widths, strict=True):
