@@ -75,6 +75,33 @@ def test_visitors_watch_nearly_half_of_what_the_ideal_would_give_them(trial: dic
     assert trial["watchnext"].share_of_ideal.value > 0.45
 
 
+def test_probabilities_of_the_next_watch_are_nearly_calibrated(recovered: Recovered) -> None:
+    """Sixths of the predicted probability, largest first, against how often the video was the next one watched.
+
+    Each watch of the test period is asked for as of its own moment: about 600 a sixth, a standard error of 4 %.
+    Measured with seeds 2, 3 and 4: observed over predicted lies between 0.74 and 0.89 in the first three sixths, 0.94
+    and 1.07 in the next two, 1.38 and 1.57 in the last. The network is too sure of itself, as 24,000 examples of 1,900
+    videos are few (with 2,000,000 impressions it is 0.85 to 1.00, and 1.33). The bounds leave two standard errors
+    more, and logits that are a quarter too large (0.49 to 2.5) or half as large (0.32 to 2.6) are out of them.
+    """
+    dataset, model = _opened(recovered.run)
+    watches = dataset.events.watches
+    tested = np.flatnonzero(watches.timestamp >= dataset.test_start)
+    user = np.repeat(np.arange(len(watches.offsets) - 1), np.diff(watches.offsets))[tested]
+    length, tokens = model.config.history_length, model.config.num_search_tokens
+    context = context_as_of(dataset, user, np.asarray(watches.timestamp[tested]), length, tokens)
+    predicted = model.probabilities(context).astype(np.float64)
+    watched = np.zeros(predicted.shape)
+    watched[np.arange(len(tested)), dataset.events.video_row[dataset.events.watch_places[tested]]] = 1.0
+    order = np.argsort(-predicted, axis=None)
+    reached = np.cumsum(predicted.ravel()[order])
+    sixths = np.split(order, np.searchsorted(reached, reached[-1] * np.arange(1, 6) / 6))
+    means = np.array([[table.ravel()[pairs].mean() for pairs in sixths] for table in (predicted, watched)])
+    assert means[0, 0] > 1000 * means[0, -1]
+    ratios = means[1] / means[0]
+    assert 0.65 < ratios.min() and ratios.max() < 1.75, ratios.round(2)
+
+
 @dataclass(frozen=True)
 class Predictions:
     """What a ranker expects of the impressions of the test period, and what the world knows of them."""

@@ -40,7 +40,7 @@ def test_the_facts_of_a_part_hold_its_training(small_run):
 @pytest.mark.parametrize(
     "name",
     [
-        "retrieval/weights.safetensors",
+        "retrieval/users.safetensors",
         "ranking/weights.safetensors",
         "dataset/events/video_row.npy",
         "dataset/vocabularies/videos.arrow",

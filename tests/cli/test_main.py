@@ -6,6 +6,7 @@ import sys
 import time
 
 import httpx
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import typer
@@ -13,12 +14,13 @@ import uvicorn
 from typer.testing import CliRunner
 
 from watchnext.cli import app
+from watchnext.serving.recommender import Recommender
 from watchnext.simulation.log import open_world
 from watchnext.simulation.settings import WorldConfig
 
 COMMANDS = (
-    "check prepare train-retrieval build-index train-ranking bundle evaluate run recommend score serve demo simulate "
-    "settings"
+    "check prepare train-retrieval build-index train-ranking bundle evaluate run recommend score probabilities vectors "
+    "serve demo simulate settings"
 ).split()
 
 
@@ -168,6 +170,58 @@ def test_score_writes_expected_watch_seconds(watchnext, small_run, tmp_path, cap
     assert pq.read_table(tmp_path / "scores.parquet")["expected_watch_seconds"][0].as_py() > 0
 
 
+def test_probabilities_prints_one_line_for_each_video(watchnext, small_run, capsys):
+    asked = ["probabilities", "--bundle", small_run.bundle, "--user", 3, "--video", 7, "--video", 10_000, "--video", 5]
+    expected = Recommender.open(small_run.bundle).probabilities(3, [7, 5])
+    assert watchnext(*asked) == 0
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert [line[0] for line in lines] == ["7", "10000", "5"]
+    assert lines[1][1] == "not in the catalogue"
+    assert [float(lines[place][1]) for place in (0, 2)] == pytest.approx(expected.tolist(), rel=0.005)
+    assert watchnext(*asked, "--as-of", 1_701_000_000) == 0
+    assert [line.split("\t") for line in capsys.readouterr().out.splitlines()] != lines
+
+
+def test_probabilities_of_nobody_known_are_one_message(watchnext, small_run):
+    message = watchnext("probabilities", "--bundle", small_run.bundle, "--user", "somebody", "--video", 5)
+    assert message.startswith("watchnext: this user is not in the bundle's log")
+
+
+def test_vectors_writes_those_of_videos_or_of_users(watchnext, small_run, tmp_path, capsys):
+    (tmp_path / "users.csv").write_text("user_id\n1\n2\n999\n")
+    videos, users = tmp_path / "videos.parquet", tmp_path / "users.parquet"
+    assert watchnext("vectors", "--bundle", small_run.bundle, "--output", videos) == 0
+    assert f"100 rows in {videos}" in capsys.readouterr().err
+    assert sorted(pq.read_table(videos)["video_id"].to_pylist()) == list(range(100))
+    asked = ["--users", tmp_path / "users.csv", "--output", users]
+    assert watchnext("vectors", "--bundle", small_run.bundle, *asked) == 0
+    assert f"2 rows in {users}" in capsys.readouterr().err
+    assert pq.read_table(users)["user_id"].to_pylist() == [1, 2]
+
+
+def test_a_warm_start_begins_with_the_earlier_networks(watchnext, small_run, tmp_path):
+    """At learning rates of zero they come out as they went in."""
+    shutil.copytree(small_run.run.part("dataset"), tmp_path / "run" / "dataset")
+    log_file = small_run.log_folder / "still.toml"
+    still = "[retrieval]\nlearning_rate = 0.0\nembedding_learning_rate = 0.0"
+    log_file.write_text(small_run.run.log_file.read_text().replace("[retrieval]", still))
+    asked = ["train-retrieval", log_file, "--run", tmp_path / "run"]
+    vectors = []
+    for warm in (["--warm-start", small_run.run.folder], ["--warm-start", small_run.bundle], []):
+        assert watchnext(*asked, *warm) == 0
+        vectors.append(np.load(tmp_path / "run" / "retrieval" / "vectors.npy"))
+    old = np.load(small_run.run.part("retrieval") / "vectors.npy")
+    assert [np.array_equal(one, old) for one in vectors] == [True, True, False]
+
+
+@pytest.mark.parametrize("command", ["run", "train-retrieval"])
+def test_a_warm_start_from_nothing_is_one_message(watchnext, small_run, tmp_path, command):
+    shutil.copytree(small_run.run.part("dataset"), tmp_path / "run" / "dataset")
+    asked = [command, small_run.run.log_file, "--run", tmp_path / "run", "--warm-start", tmp_path / "nowhere"]
+    assert f"{tmp_path / 'nowhere' / 'dataset'} holds no dataset" in watchnext(*asked)
+    assert not (tmp_path / "run" / "retrieval").exists()
+
+
 @pytest.fixture
 def broken(small_run, tmp_path):
     copy = shutil.copytree(small_run.bundle, tmp_path / "bundle")
@@ -175,7 +229,16 @@ def broken(small_run, tmp_path):
     return copy
 
 
-@pytest.mark.parametrize("command", ["recommend --user 3", "score --impressions rows.csv", "serve"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "recommend --user 3",
+        "score --impressions rows.csv",
+        "probabilities --user 3 --video 5",
+        "vectors",
+        "serve",
+    ],
+)
 def test_a_broken_bundle_is_one_message(watchnext, broken, monkeypatch, command):
     monkeypatch.setattr(uvicorn, "run", lambda *_, **__: pytest.fail("it was served"))
     message = watchnext(*command.split(), "--bundle", broken)

@@ -38,6 +38,7 @@ def records(timelines_of):
         categorical=np.array([[0], [3], [4], [5]], dtype=np.int32),
         continuous=np.array([[np.nan], [0.1], [0.2], [0.3]], dtype=np.float32),
         tag_rows=np.array([[0, 0], [5, 0], [6, 0], [7, 6]], dtype=np.int32),
+        title_rows=np.zeros((4, 1), dtype=np.int32),
         uploaded_at=np.array([0, NOW - 10 * DAY, NOW + DAY, 0]),
         num_completed=np.array([0, 3, 2, 1]),
     )

@@ -142,8 +142,9 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(half_way, small_run
     assert run.checkpoints("retrieval").is_dir() and not run.part("retrieval").exists()
     pipeline.train_retrieval(run)
     assert not run.checkpoints("retrieval").exists()
-    whole, resumed = (part / "retrieval" / "weights.safetensors" for part in (small_run.run.folder, run.folder))
-    assert whole.read_bytes() == resumed.read_bytes()
+    for name in ("users.safetensors", "videos.safetensors", "vectors.npy"):
+        whole, resumed = (part / "retrieval" / name for part in (small_run.run.folder, run.folder))
+        assert whole.read_bytes() == resumed.read_bytes()
 
 
 def test_watches_alone_with_string_ids_in_csv_are_enough(quick_log, small_run, tmp_path):

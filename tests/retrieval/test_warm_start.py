@@ -13,7 +13,7 @@ from watchnext.errors import ConfigurationError
 from watchnext.events.dataset import Dataset, VideoTable
 from watchnext.events.vocabulary import Vocabulary
 from watchnext.examples.quantiles import Quantiles
-from watchnext.layers.embedding import EmbeddingTable, TableStorage, tables_of
+from watchnext.layers.embedding import IN_MEMORY, EmbeddingTable, TableStorage, tables_of
 from watchnext.retrieval.network import RetrievalNetwork
 from watchnext.retrieval.warm_start import start_from
 
@@ -49,7 +49,6 @@ YESTERDAY = {
 GROWN = YESTERDAY | {"videos": 30, "search_tokens": 15, "channels": 8, "country": 6, "language": 7}
 SWAPPED = YESTERDAY | {"country": 6, "device": 4, "language": 7}
 QUANTILES = Quantiles.fit(np.arange(20.0).reshape(10, 2))
-ONLY_MEAN = ("users.history.watched", "users.history.shown")
 
 
 @dataclass(frozen=True)
@@ -66,10 +65,10 @@ DayMaker = Callable[..., Day]
 
 @pytest.fixture
 def make_day(small_dataset, make_network, retrieval_config) -> DayMaker:
-    """Gives `make_day(sizes, order, seed, facts, storage, **settings)`: so many ids of each space, in that order."""
+    """Gives `make_day(sizes, order=…, **settings)`: so many ids of each space, in an order of their own."""
 
     def make(
-        sizes=YESTERDAY, *, order, facts=None, storage=TableStorage(), impressions=True, searches=True, **settings
+        sizes=YESTERDAY, *, order, facts=None, storage=IN_MEMORY, impressions=True, searches=True, **settings
     ) -> Day:
         shuffled = np.random.default_rng(order).permutation
         vocabularies = {
@@ -235,7 +234,12 @@ def vectors_of(day: Day, make_context) -> tuple[np.ndarray, np.ndarray]:
     return model.vectors_of(context_of(day, make_context)), model.video_vectors[known]
 
 
-WAYS = [*(settings for settings, _ in KINDS.values()), {}, {"storage": TableStorage(torch.bfloat16), "videos": "both"}]
+WAYS = [
+    *(settings for settings, _ in KINDS.values()),
+    {},
+    {"videos": "tower", "video_tower": ()},
+    {"storage": TableStorage(torch.bfloat16), "videos": "both"},
+]
 
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
@@ -251,7 +255,7 @@ def test_old_users_and_videos_keep_their_vectors_where_nothing_but_rows_changed(
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
 def test_a_longer_embedding_keeps_its_first_components_and_their_columns(make_day, make_context, way):
-    """Where the further components are zero, nothing has changed: whatever lies behind them has moved with its column."""
+    """Where the further components are zero, nothing has changed: what lies behind them has moved with its column."""
     yesterday, today = make_day(order=1, **way), make_day(GROWN, order=2, **way)
     start(today, yesterday)
     widths = {name: part.dim for name, part in yesterday.network.named_modules() if isinstance(part, EmbeddingTable)}

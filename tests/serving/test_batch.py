@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pc
@@ -6,7 +8,9 @@ import pytest
 
 from watchnext import pipeline
 from watchnext.errors import DataError, RequestError
-from watchnext.serving.batch import recommend_to_file, score_to_file
+from watchnext.events.vocabulary import Vocabulary
+from watchnext.serving import batch
+from watchnext.serving.batch import recommend_to_file, score_to_file, vectors_to_file
 from watchnext.serving.recommender import Recommender
 
 USERS = [*range(0, 240, 3), 10_000, 3, 20_000]
@@ -146,3 +150,80 @@ def test_later_events_change_no_earlier_score(foreign_log, foreign_run, scores_o
     again = scores_of(later, later.log_file.parent)["expected_watch_seconds"]
     assert len(again) == 2 * len(before)
     assert not np.allclose(np.asarray(again[len(before) :]), np.asarray(before))
+
+
+def vectors_in(path, name):
+    """The vectors of a file by id."""
+    return {row[name]: np.array(row["vector"], dtype=np.float32) for row in pq.read_table(path).to_pylist()}
+
+
+def test_every_video_has_its_vector(recommender, everything, tmp_path):
+    assert vectors_to_file(recommender, tmp_path / "vectors.parquet") == 100
+    found = vectors_in(tmp_path / "vectors.parquet", "video_id")
+    assert set(found) == set(everything) and pq.read_table(tmp_path / "vectors.parquet").num_rows == 100
+    rows = recommender.bundle.dataset.vocabularies["videos"].rows_of(everything)
+    for video, row in zip(everything, rows, strict=True):
+        np.testing.assert_array_equal(found[video], recommender.bundle.generator.network.video_vectors[row])
+
+
+def test_vectors_have_a_fixed_length_and_ids_as_the_log_writes_them(recommender, tmp_path):
+    pq.write_table(pa.table({"user_id": ["3", "5"]}), tmp_path / "users.parquet")
+    vectors_to_file(recommender, tmp_path / "videos.parquet")
+    vectors_to_file(recommender, tmp_path / "users-vectors.parquet", tmp_path / "users.parquet")
+    for file, name in (("videos", "video_id"), ("users-vectors", "user_id")):
+        schema = pq.read_schema(tmp_path / f"{file}.parquet")
+        assert schema.names == [name, "vector"]
+        assert pa.types.is_integer(schema.field(name).type)
+        assert schema.field("vector").type == pa.list_(pa.float32(), 16)
+
+
+def test_textual_ids_stay_text(recommender, tmp_path):
+    bundle = recommender.bundle
+    names = pa.array([f"user-{row}" for row in range(1, len(bundle.dataset.vocabularies["users"]))])
+    vocabularies = bundle.dataset.vocabularies | {"users": Vocabulary(names)}
+    textual = dataclasses.replace(bundle, dataset=dataclasses.replace(bundle.dataset, vocabularies=vocabularies))
+    pq.write_table(pa.table({"user_id": ["user-7", "7"]}), tmp_path / "users.parquet")
+    assert vectors_to_file(Recommender(textual), tmp_path / "vectors.parquet", tmp_path / "users.parquet") == 1
+    found = vectors_in(tmp_path / "vectors.parquet", "user_id")
+    assert list(found) == ["user-7"]
+    np.testing.assert_allclose(found["user-7"], recommender.user_vectors(np.array([7]))[0], rtol=1e-5)
+
+
+def test_each_known_user_has_one_vector(recommender, users_file, tmp_path):
+    assert vectors_to_file(recommender, tmp_path / "vectors.parquet", users_file) == 80
+    rows = pq.read_table(tmp_path / "vectors.parquet")["user_id"].to_pylist()
+    assert rows == list(range(0, 240, 3))
+
+
+def test_the_dot_product_of_two_files_is_the_networks_score(recommender, users_file, tmp_path):
+    """So an engine of one's own finds what the retrieval stage finds."""
+    vectors_to_file(recommender, tmp_path / "videos.parquet")
+    vectors_to_file(recommender, tmp_path / "users-vectors.parquet", users_file)
+    videos = vectors_in(tmp_path / "videos.parquet", "video_id")
+    for user, vector in list(vectors_in(tmp_path / "users-vectors.parquet", "user_id").items())[::10]:
+        served = recommender.recommend(user, 20, stage="retrieval", exclude_seen=False)
+        scores = {video: float(vector @ other) for video, other in videos.items()}
+        assert [one.video_id for one in served] == sorted(scores, key=scores.get, reverse=True)[:20]
+        assert [one.score for one in served] == pytest.approx(sorted(scores.values(), reverse=True)[:20], rel=1e-4)
+
+
+def test_vectors_are_written_some_at_a_time(recommender, users_file, tmp_path, monkeypatch):
+    vectors_to_file(recommender, tmp_path / "whole.parquet", users_file)
+    monkeypatch.setattr(batch, "_VECTORS_AT_ONCE", 7)
+    assert vectors_to_file(recommender, tmp_path / "parts.parquet", users_file) == 80
+    whole, parts = (vectors_in(tmp_path / f"{name}.parquet", "user_id") for name in ("whole", "parts"))
+    assert list(whole) == list(parts)
+    np.testing.assert_allclose(np.stack([*whole.values()]), np.stack([*parts.values()]), rtol=1e-5, atol=1e-6)
+
+
+def test_only_unknown_users_give_an_empty_file_of_vectors(recommender, tmp_path):
+    pq.write_table(pa.table({"user_id": ["x", "y"]}), tmp_path / "users.parquet")
+    assert vectors_to_file(recommender, tmp_path / "vectors.parquet", tmp_path / "users.parquet") == 0
+    assert pq.read_table(tmp_path / "vectors.parquet").num_rows == 0
+
+
+def test_a_file_without_users_has_no_vectors(recommender, tmp_path):
+    pq.write_table(pa.table({"person": [1]}), tmp_path / "users.parquet")
+    with pytest.raises(DataError, match="has no column user_id"):
+        vectors_to_file(recommender, tmp_path / "vectors.parquet", tmp_path / "users.parquet")
+    assert not (tmp_path / "vectors.parquet").exists()

@@ -1,3 +1,6 @@
+import copy
+import dataclasses
+import math
 from collections import Counter
 
 import numpy as np
@@ -191,3 +194,88 @@ def test_a_visitors_later_search_sets_the_moment(recommender, table):
     found = recommender.recommend_visitor(visitor, 5)
     assert found == recommender.recommend_visitor(visitor, 5, as_of=later + 1)
     assert found != recommender.recommend_visitor(visitor, 5, as_of=later)
+
+
+def softmax_by_hand(recommender, user, as_of=None):
+    """The probability of every video by id, one dot product and one exponential at a time."""
+    dataset, model = recommender.bundle.dataset, recommender.bundle.generator.network
+    row = dataset.vocabularies["users"].rows_of([user])
+    vector = recommender.user_vectors(row, as_of=as_of)[0].astype(np.float64)
+    catalogue = dataset.vocabularies["videos"].ids_of(np.arange(1, dataset.num_videos))
+    weights = {
+        video: math.exp(float(vector @ model.video_vectors[place]) / model.config.temperature)
+        for place, video in enumerate(catalogue, start=1)
+    }
+    return {video: weight / sum(weights.values()) for video, weight in weights.items()}
+
+
+@pytest.mark.parametrize("days_before_the_end", [None, 6])
+def test_probabilities_are_the_softmax_over_the_catalogue(recommender, everything, days_before_the_end):
+    end = recommender.bundle.dataset.log_end
+    as_of = None if days_before_the_end is None else end - days_before_the_end * 86_400
+    for user in (0, 3, 33):
+        expected = softmax_by_hand(recommender, user, as_of)
+        found = recommender.probabilities(user, everything, as_of=as_of)
+        assert found.sum() == pytest.approx(1.0, abs=1e-5)
+        assert found == pytest.approx([expected[video] for video in everything], rel=1e-4)
+        assert found.max() > 1.2 * found.min()
+
+
+def test_a_temperature_flattens_the_probabilities(recommender, everything):
+    """A temperature of one, as the small world's, hides whether it is divided by."""
+    bundle = recommender.bundle
+    model = copy.copy(bundle.generator.network.user_tower)
+    model.config = dataclasses.replace(model.config, temperature=0.25)
+    generator = copy.copy(bundle.generator)
+    generator.network = dataclasses.replace(bundle.generator.network, user_tower=model)
+    sharper = Recommender(dataclasses.replace(bundle, generator=generator))
+    found = sharper.probabilities(3, everything)
+    expected = softmax_by_hand(sharper, 3)
+    assert found == pytest.approx([expected[video] for video in everything], rel=1e-4)
+    usual = recommender.probabilities(3, everything)
+    assert found == pytest.approx(usual**4 / (usual**4).sum(), rel=1e-3)
+
+
+def test_probabilities_come_in_the_order_asked_and_are_nan_for_what_is_not_in_the_catalogue(recommender):
+    alone = [recommender.probabilities(3, [video])[0] for video in (7, 5)]
+    found = recommender.probabilities(3, [7, "nothing", "5", 7, 10_000])
+    assert np.isnan(found).tolist() == [False, True, False, False, True]
+    assert found[[0, 2, 3]].tolist() == [alone[0], alone[1], alone[0]]
+    assert recommender.probabilities(3, []).shape == (0,)
+
+
+def test_what_was_seen_may_be_watched_next(recommender, seen_by):
+    assert (recommender.probabilities(3, sorted(seen_by(3))) > 0).all()
+
+
+def test_probabilities_and_user_vectors_are_those_of_the_moment(recommender, everything):
+    """By default of the log's end; nothing later is looked at, and something earlier is."""
+    end = recommender.bundle.dataset.log_end
+    row = recommender.bundle.dataset.vocabularies["users"].rows_of([3])
+    for asked in (
+        lambda **when: recommender.probabilities(3, everything, **when),
+        lambda **when: recommender.user_vectors(row, **when)[0],
+    ):
+        usual = asked()
+        np.testing.assert_array_equal(usual, asked(as_of=end))
+        assert not np.allclose(usual, asked(as_of=end - 10 * 86_400), rtol=1e-3)
+
+
+def test_vectors_of_many_users_are_those_of_each(recommender):
+    rows = np.array([5, 1, 9])
+    together = recommender.user_vectors(rows)
+    alone = np.concatenate([recommender.user_vectors(np.array([row])) for row in rows])
+    np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-6)
+    assert not np.allclose(together[0], together[1])
+
+
+def test_probabilities_of_an_unknown_user_are_refused(recommender):
+    with pytest.raises(UnknownUserError, match="this user is not in the bundle's log"):
+        recommender.probabilities("somebody@example.org", [3])
+
+
+def test_probabilities_and_vectors_at_an_impossible_moment_are_refused(recommender):
+    with pytest.raises(RequestError, match="as_of = -1: Unix seconds"):
+        recommender.probabilities(3, [3], as_of=-1)
+    with pytest.raises(RequestError, match="as_of = -1: Unix seconds"):
+        recommender.user_vectors(np.array([1]), as_of=-1)

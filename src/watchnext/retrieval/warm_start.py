@@ -101,7 +101,8 @@ def _first_layers(network: RetrievalNetwork) -> Iterator[tuple[str, list[int]]]:
     """The weights that read inputs side by side, and how wide each input is."""
     for name, part in network.named_modules():
         if isinstance(part, UserTower | VideoTower):
-            yield f"{name}.tower.layers.0.weight", part.input_widths
+            first = "tower.layers.0" if len(part.tower.layers) else "vector"
+            yield f"{name}.{first}.weight", part.input_widths
 
 
 def _copy_columns(
