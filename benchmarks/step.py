@@ -12,6 +12,8 @@ Each peer is run in the same minutes where `--peers` has an environment for it (
 with one JSON line.
 """
 
+import watchnext  # noqa: F401  # isort: skip  # before PyTorch: watchnext.threads
+
 import argparse
 import json
 import subprocess

@@ -7,6 +7,7 @@ recommender = watchnext.Recommender.open("runs/mine/bundle")
 recommender.recommend(user_id=42, k=20)
 """
 
+from watchnext import threads as threads  # first: before anything loads PyTorch
 from watchnext.errors import WatchnextError
 from watchnext.pipeline import (
     Run,

@@ -132,4 +132,6 @@ def _taken(column: Array, places: Int[Array, "batch rows"], padding: int | float
     """Gives the column's values at `places`, and `padding` where a place is -1."""
     if len(column) == 0:
         return np.full(places.shape, padding, dtype=column.dtype)
-    return np.where(places >= 0, column[np.maximum(places, 0)], np.array(padding, dtype=column.dtype))
+    values: Array = np.take(column, places, mode="clip")  # half the time of indexing with the clipped places
+    values[places < 0] = padding
+    return values

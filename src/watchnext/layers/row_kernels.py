@@ -26,7 +26,9 @@ from watchnext.shapes import Array, Float, Int, Tensor, UInt16
 EPSILON = 1e-8
 _NOISE_LENGTH = 8192
 _ROWS_AHEAD = 3
-_WORTH_A_THREAD = 2048
+_WORTH_A_THREAD = 4096
+_PARTS_OF_A_THREAD = 8
+_ROW_COST = 4  # reading and writing a row, in occurrences whose gradient is added
 
 
 def bag_means(table: Float[Tensor, "rows dim"], bags: Int[Tensor, "batch history"]) -> Float[Tensor, "batch dim"]:
@@ -34,7 +36,7 @@ def bag_means(table: Float[Tensor, "rows dim"], bags: Int[Tensor, "batch history
     if table.device.type != "cpu":
         return functional.embedding_bag(bags, table, mode="mean", padding_idx=0).float()
     means = np.empty((len(bags), table.shape[1]), dtype=np.float32)
-    bounds = _even_parts(len(bags))
+    bounds = [int(bound) for bound in np.linspace(0, len(bags), _num_parts(bags.numel()) + 1)]
     _side_by_side(_bag_means, bounds, (as_array(table), bags.contiguous().numpy(), means))
     return torch.from_numpy(means)
 
@@ -133,9 +135,10 @@ def _adagrad_on_cpu(
     rows = used[starts].astype(np.int64)
     starts = np.append(starts, len(used))
     first = int(len(rows) > 0 and rows[0] == 0)
-    # Parts with as many occurrences each, not as many rows: a popular row has thousands.
-    cuts = np.linspace(starts[first], len(used), _num_parts(len(used)) + 1)
-    bounds = [int(bound) for bound in np.searchsorted(starts, cuts)]
+    # Parts that cost the same: a popular row has thousands of occurrences, a rare one must be fetched for a single.
+    cost = starts + _ROW_COST * np.arange(len(starts))
+    cuts = np.linspace(cost[first], cost[-1], _num_parts(len(used)) + 1)
+    bounds = [int(bound) for bound in np.searchsorted(cost, cuts)]
     arguments = (
         as_array(table),
         squared_gradient.numpy(),
@@ -150,18 +153,22 @@ def _adagrad_on_cpu(
 
 
 def _num_parts(work: int) -> int:
-    return max(1, min(torch.get_num_threads(), work // _WORTH_A_THREAD))
-
-
-def _even_parts(work: int) -> list[int]:
-    return [int(bound) for bound in np.linspace(0, work, _num_parts(work) + 1)]
+    """One part where threads are not worth it, else some for each thread: none is to wait for a slow one."""
+    threads = torch.get_num_threads()
+    return threads * _PARTS_OF_A_THREAD if threads > 1 and work >= _WORTH_A_THREAD else 1
 
 
 def _side_by_side(kernel: Callable[..., None], bounds: list[int], arguments: tuple[Any, ...]) -> None:
     """Calls the kernel for each part, in threads: compiled loops let go of the interpreter."""
-    parts = list(pairwise(bounds))
-    jobs = [_threads(os.getpid()).submit(kernel, *arguments, *part) for part in parts[1:]]
-    kernel(*arguments, *parts[0])
+    parts = pairwise(bounds)
+
+    def work() -> None:
+        for first, last in parts:  # whoever is free takes the next part
+            kernel(*arguments, first, last)
+
+    helpers = min(torch.get_num_threads(), len(bounds) - 1) - 1
+    jobs = [_threads(os.getpid()).submit(work) for _ in range(helpers)]
+    work()
     for job in jobs:
         job.result()
 
