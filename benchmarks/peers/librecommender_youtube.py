@@ -128,6 +128,7 @@ class TimedSession:
                 raise EnoughSteps
         return result
 
+
 def main() -> None:
     """Train a few steps and print the measurements as one JSON line."""
     arguments = parse_arguments()

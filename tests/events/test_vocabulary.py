@@ -76,3 +76,11 @@ def test_a_saved_vocabulary_answers_as_before(tmp_path: Path, vocabulary: Vocabu
 def test_a_column_comes_back_whole_however_it_was_cut(tmp_path: Path, chunks: list[list[str | None]]) -> None:
     save_column(pa.chunked_array(chunks, pa.string()), tmp_path / "column.arrow")
     assert load_column(tmp_path / "column.arrow").to_pylist() == [value for chunk in chunks for value in chunk]
+
+
+@pytest.mark.parametrize("type_", [pa.int64(), pa.string()])
+def test_rows_are_found_in_another_vocabulary_whatever_its_type(type_):
+    today = Vocabulary(pa.array([7, 5, 9, 3], pa.int64()))
+    yesterday = Vocabulary(pa.array([3, 5, 7], pa.int64()).cast(type_))
+    assert today.rows_in(yesterday).tolist() == [0, 3, 2, 0, 1]
+    assert yesterday.rows_in(today).tolist() == [0, 4, 2, 1]

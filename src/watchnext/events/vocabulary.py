@@ -57,6 +57,19 @@ class Vocabulary:
         taken = self._ids.take(pa.array(rows - 1, pa.int64(), mask=rows == UNKNOWN_ROW))
         return list(taken.to_pylist())
 
+    def rows_in(self, other: "Vocabulary") -> Int[Array, "rows"]:
+        """Gives, for every row of this vocabulary, the row of the same id in another one, 0 where it is not there.
+
+        >>> today, yesterday = Vocabulary(pa.array(["heat", "alien"])), Vocabulary(pa.array(["alien"]))
+        >>> today.rows_in(yesterday).tolist()
+        [0, 0, 1]
+        """
+        ids, others = self._ids, other._ids
+        if ids.type != others.type:  # a log whose ids were all integers may have other ones now
+            ids, others = ids.cast(pa.string()), others.cast(pa.string())
+        places = np.asarray(pc.fill_null(pc.index_in(ids, value_set=others), -1)).astype(np.int64)
+        return np.append(UNKNOWN_ROW, places + 1)
+
     def save(self, folder: Path, name: str) -> None:
         """Writes the ids and their sorted order."""
         folder.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from watchnext.layers.row_kernels import adagrad_on_rows, bag_means, rounding_noise
+from watchnext.progress import bar
 from watchnext.shapes import Float, Int, Tensor
 
 _ROWS_AT_ONCE = 65_536
@@ -62,9 +63,8 @@ class EmbeddingTable(nn.Module):
     ) -> None:
         super().__init__()
         weight = _empty(num_rows, dim, storage)
-        for start in range(0, num_rows if storage.filled else 0, _ROWS_AT_ONCE):
-            part = weight[start : start + _ROWS_AT_ONCE]
-            part.copy_(torch.randn(part.shape, generator=generator) * scale)
+        if storage.filled:
+            _fill(weight, scale, generator)
         weight[0] = 0.0
         self.register_buffer("weight", weight)
         self.register_buffer("squared_gradient", torch.zeros(num_rows))
@@ -189,6 +189,15 @@ def _joined(
         torch.cat(sources),
         torch.cat([use.gradients for use in uses]),
     )
+
+
+def _fill(weight: Float[Tensor, "rows dim"], scale: float, generator: torch.Generator) -> None:
+    """Draws the rows a block at a time: the whole table in float32 might not fit."""
+    with bar("filling a table", len(weight)) as progress:
+        for start in range(0, len(weight), _ROWS_AT_ONCE):
+            part = weight[start : start + _ROWS_AT_ONCE]
+            part.copy_(torch.randn(part.shape, generator=generator) * scale)
+            progress.advance(len(part))
 
 
 def _empty(num_rows: int, dim: int, storage: TableStorage) -> Float[Tensor, "rows dim"]:

@@ -41,8 +41,8 @@ def start_from(network: RetrievalNetwork, dataset: Dataset, old: RetrievalNetwor
     for name, vocabulary in _vocabularies(network, dataset).items():
         if name not in tables or name not in old_tables:
             continue
-        ids = dataset.vocabularies[vocabulary].ids_of(np.arange(1, len(tables[name].weight)))
-        _copy_rows(old_tables[name], tables[name], old_dataset.vocabularies[vocabulary].rows_of(ids))
+        old_rows = dataset.vocabularies[vocabulary].rows_in(old_dataset.vocabularies[vocabulary])
+        _copy_rows(old_tables[name], tables[name], old_rows)
     inputs, old_inputs = dict(_first_layers(network)), dict(_first_layers(old))
     before = dict(old.named_parameters())
     for name, parameter in network.named_parameters():
@@ -90,7 +90,7 @@ def _vocabularies(network: RetrievalNetwork, dataset: Dataset) -> dict[str, str]
 
 
 def _copy_rows(old: EmbeddingTable, new: EmbeddingTable, old_rows: Int[Array, "rows"]) -> None:
-    known = torch.from_numpy(np.flatnonzero(old_rows)) + 1
+    known = torch.from_numpy(np.flatnonzero(old_rows))
     rows = torch.from_numpy(old_rows[old_rows > 0])
     width = min(old.dim, new.dim)
     new.weight[known, :width] = old.weight[rows, :width].to(new.weight.dtype)
