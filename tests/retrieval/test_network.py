@@ -67,8 +67,10 @@ def test_probabilities_are_the_softmax_of_the_dot_products_over_all_videos(netwo
     assert found.shape == (3, 30) and not found[:, 0].any()
     np.testing.assert_allclose(found.sum(axis=1), 1.0, rtol=1e-5)
     products = model.vectors_of(three).astype(np.float64) @ model.video_vectors.T
-    odds = np.exp(products[:, 1:] / temperature)
-    np.testing.assert_allclose(found[:, 1:], odds / odds.sum(axis=1, keepdims=True), rtol=1e-3, atol=1e-7)
+    for further in (1.0, 1.7):
+        found = dataclasses.replace(model, probability_temperature=further).probabilities(three)
+        odds = np.exp(products[:, 1:] / temperature / further)
+        np.testing.assert_allclose(found[:, 1:], odds / odds.sum(axis=1, keepdims=True), rtol=1e-3, atol=1e-7)
 
 
 def test_a_low_temperature_makes_the_best_more_probable(network_with, three):

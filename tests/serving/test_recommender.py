@@ -203,7 +203,9 @@ def softmax_by_hand(recommender, user, as_of=None):
     vector = recommender.user_vectors(row, as_of=as_of)[0].astype(np.float64)
     catalogue = dataset.vocabularies["videos"].ids_of(np.arange(1, dataset.num_videos))
     weights = {
-        video: math.exp(float(vector @ model.video_vectors[place]) / model.config.temperature)
+        video: math.exp(
+            float(vector @ model.video_vectors[place]) / model.config.temperature / model.probability_temperature
+        )
         for place, video in enumerate(catalogue, start=1)
     }
     return {video: weight / sum(weights.values()) for video, weight in weights.items()}

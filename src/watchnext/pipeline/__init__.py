@@ -93,7 +93,10 @@ def train_retrieval(run: Run) -> None:
     dataset, config = Dataset.open(run.part("dataset")), run.config.retrieval
     warm = None if run.warm_start is None else WarmStart.open(Path(run.warm_start))
     fitted = fit_retrieval(dataset, config, run.checkpoints("retrieval"), warm)
-    facts: dict[str, Any] = {"training": {name: asdict(outcome) for name, outcome in fitted.outcomes.items()}}
+    facts: dict[str, Any] = {
+        "training": {name: asdict(outcome) for name, outcome in fitted.outcomes.items()},
+        "probability_temperature": fitted.probability_temperature,
+    }
     with writing(run.part("retrieval"), "retrieval", (dataset.artifact,), config, facts) as folder:
         facts |= save_network(fitted.network, folder)
         save_network(fitted.early_network, folder / "early")

@@ -25,10 +25,12 @@ class RetrievalModel:
     """What serves: a user tower, and the exported vectors of all videos, row 0 the zero vector.
 
     The dot product of a user's and a video's vector, divided by the temperature, is the logit of watching it next.
+    `probability_temperature` flattens probabilities that are too sure; it changes no order.
     """
 
     user_tower: UserTower
     video_vectors: Float[Array, "videos dim"]
+    probability_temperature: float = 1.0
 
     @property
     def config(self) -> RetrievalConfig:
@@ -40,6 +42,17 @@ class RetrievalModel:
         return self.user_tower.vectors_of(context)
 
     @torch.inference_mode()
+    def logits(
+        self, context: UserContext, example_age_days: Float[Tensor, "batch"] | None = None
+    ) -> Float[Array, "batch videos"]:
+        """Gives the logit of every video, as trained; that of row 0 is -inf."""
+        self.user_tower.eval()
+        users = self.user_tower(context, example_age_days).float().cpu()
+        logits = users @ torch.from_numpy(self.video_vectors).T / self.config.temperature
+        logits[:, 0] = -torch.inf
+        found: Array = logits.numpy()
+        return found
+
     def probabilities(
         self, context: UserContext, example_age_days: Float[Tensor, "batch"] | None = None
     ) -> Float[Array, "batch videos"]:
@@ -48,11 +61,8 @@ class RetrievalModel:
         With an example age, the probability that long before the newest example. The cost is that of a scan of the
         catalogue: for looking, not for serving.
         """
-        self.user_tower.eval()
-        users = self.user_tower(context, example_age_days).float().cpu()
-        logits = users @ torch.from_numpy(self.video_vectors).T / self.config.temperature
-        logits[:, 0] = -torch.inf
-        return torch.softmax(logits, dim=1).numpy()
+        logits = torch.from_numpy(self.logits(context, example_age_days))
+        return torch.softmax(logits / self.probability_temperature, dim=1).numpy()
 
 
 class RetrievalNetwork(nn.Module):

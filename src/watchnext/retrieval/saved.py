@@ -38,7 +38,7 @@ def open_model(artifact: Artifact, videos: VideoTable, which: str = "") -> Retri
     sizes, config = sizes_and_config(artifact)
     users = UserTower(sizes, config, _quantiles(folder, "user"), videos, torch.Generator(), UNFILLED)
     put_weights(users, load_file(folder / "users.safetensors"))
-    return RetrievalModel(users.eval(), open_vectors(folder))
+    return RetrievalModel(users.eval(), open_vectors(folder), artifact.facts["probability_temperature"])
 
 
 def open_network(artifact: Artifact, videos: VideoTable, which: str = "") -> RetrievalNetwork:
