@@ -60,7 +60,8 @@ class NextWatchExamples:
         self._labels_are_watches = config.unwatched_weight == 0.0
         self._segments = events.watches if self._labels_are_watches else events.segments
         self.user_row, self.place = latest_places(self._segments, before, config.examples_per_user)
-        self._mean_watch_seconds = _mean_watch_seconds(events, before)
+        weighted = config.weights == "watch_seconds"
+        self._mean_watch_seconds = _mean_watch_seconds(events, before) if weighted else 1.0
         self._needs_shown = bool(config.mask_seen or config.history == "attention" or dataset.facts["has_impressions"])
         self._windows: Windows | None = None
         if config.history == "transformer":
@@ -172,7 +173,6 @@ def watch_counts(events: UserEvents, before: int, num_videos: int) -> Int[Array,
         part = slice(start, start + _ROWS_AT_ONCE)
         places = events.watch_places[part][events.watches.timestamp[part] < before]
         counts += np.bincount(events.video_row[places], minlength=num_videos)
-    counts[0] = 0
     return counts
 
 

@@ -123,7 +123,9 @@ def fit_once(
     counts = watch_counts(dataset.events, before, dataset.num_videos)
     if isinstance(network.videos, FreeAndTower):
         network.videos.watched.copy_(torch.from_numpy(counts > 0))
-    sampler = sampler_for(config, counts, examples.num_wanted(dataset.num_videos), len(examples))
+    in_batch = "in_batch" in config.sampling  # to count what is wanted reads every example
+    wanted = examples.num_wanted(dataset.num_videos) if in_batch else np.zeros_like(counts)
+    sampler = sampler_for(config, counts, wanted, len(examples))
 
     def batches(epoch: int, first_step: int) -> Iterator[tuple[RetrievalBatch, SampledVideos]]:
         order = np.random.default_rng([config.seed, epoch])

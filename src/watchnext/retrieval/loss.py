@@ -112,7 +112,7 @@ class _Blocks:
         self.right = functional.pad(torch.cat([self.negatives, columns], dim=1), (0, 0, 0, 1))
         self.negatives = functional.pad(self.negatives, (0, 0, 0, 1))
         self.found = _places_of(left_out, sampled.rows)
-        # One block of memory for all blocks of users: writing to fresh memory costs as much as the exponentials.
+        # The same memory for all blocks of users.
         block = min(_USERS_AT_ONCE[users.device.type], len(users))
         self.terms = self.left.new_empty((block, len(self.right)))
         self.places = torch.arange(block, device=users.device)[:, None]

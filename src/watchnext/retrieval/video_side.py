@@ -1,7 +1,5 @@
 """Where a video's vector comes from: a free vector each, a tower over what is known of it, or both."""
 
-from typing import Protocol
-
 import numpy as np
 import torch
 from torch import nn
@@ -18,14 +16,6 @@ from watchnext.shapes import Array, Float, Int, Tensor
 _ROWS_AT_ONCE = 16_384
 
 
-class VideoSide(Protocol):
-    """Gives the output vectors of videos: the class weights of the softmax (§3.1)."""
-
-    def __call__(self, rows: Int[Tensor, "rows"]) -> Float[Tensor, "rows dim"]:
-        """Gives the vectors of some videos."""
-        ...
-
-
 def video_side(
     config: RetrievalConfig,
     sizes: RetrievalSizes,
@@ -34,7 +24,10 @@ def video_side(
     generator: torch.Generator,
     storage: TableStorage,
 ) -> nn.Module:
-    """Gives the video side that the settings ask for; its vectors are as long as a user's."""
+    """Gives the module that makes output vectors of rows of videos: the class weights of the softmax (§3.1).
+
+    They are as long as a user's.
+    """
     dim = config.tower[-1]
     free = EmbeddingTable(sizes.num_videos, dim, generator, storage=storage) if config.videos != "tower" else None
     tower = VideoTower(config, sizes, videos, quantiles, generator) if config.videos != "free" else None
