@@ -1,6 +1,7 @@
-"""Keeping freed memory: training frees and takes the same large blocks at every step."""
+"""Memory of training: large blocks that are freed and taken at every step, and tables read at random places."""
 
 import ctypes
+import mmap
 import platform
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # the names of malloc.h
@@ -18,3 +19,15 @@ def keep_freed_memory() -> bool:
     library = ctypes.CDLL(None)
     told = [library.mallopt(name, _AS_MUCH_AS_CAN_BE_SAID_BYTES) for name in (_MMAP_THRESHOLD, _TRIM_THRESHOLD)]
     return all(told)
+
+
+def large_pages(num_bytes: int) -> mmap.mmap:
+    """Gives zeroed memory on pages of 2 MB where the system has them.
+
+    Each read at a random place of a large table looks up where its page is: with pages of 4 KB that takes as long as
+    the read itself (docs/results.md).
+    """
+    memory = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory

@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from watchnext.layers.row_kernels import adagrad_on_rows, bag_means, rounding_noise
+from watchnext.memory import large_pages
 from watchnext.progress import bar
 from watchnext.shapes import Float, Int, Tensor
 
@@ -78,7 +80,7 @@ class EmbeddingTable(nn.Module):
     def forward(self, rows: Int[Tensor, "..."]) -> Float[Tensor, "... dim"]:
         """Gives the vector of each row, in float32."""
         if not self._learns:
-            return self.weight[rows].float()
+            return functional.embedding(rows, self.weight).float()
         vectors: Tensor = _Rows.apply(self._gate(), self, rows)  # type: ignore[no-untyped-call]
         return vectors
 
@@ -146,7 +148,7 @@ class _Rows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate: Tensor, table: EmbeddingTable, rows: Tensor) -> Tensor:
         ctx.table, ctx.rows = table, rows
-        return table.weight[rows].float()
+        return functional.embedding(rows, table.weight).float()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, None]:
@@ -201,8 +203,9 @@ def _fill(weight: Float[Tensor, "rows dim"], scale: float, generator: torch.Gene
 
 
 def _empty(num_rows: int, dim: int, storage: TableStorage) -> Float[Tensor, "rows dim"]:
+    size = num_rows * dim
     if storage.folder is None:
-        return torch.empty((num_rows, dim), dtype=storage.dtype)
+        return torch.frombuffer(large_pages(size * storage.dtype.itemsize), dtype=storage.dtype).reshape(num_rows, dim)
     file = storage.folder / f"table-{len(list(storage.folder.iterdir()))}.bin"
-    mapped = torch.from_file(str(file), shared=True, size=num_rows * dim, dtype=storage.dtype)
+    mapped = torch.from_file(str(file), shared=True, size=size, dtype=storage.dtype)
     return mapped.reshape(num_rows, dim)

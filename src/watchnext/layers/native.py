@@ -1,0 +1,100 @@
+"""What our compiled loops share: threads, the memory of tensors, bfloat16, and asking for memory ahead.
+
+Numba compiles a loop at its first call and keeps it on disk. A bfloat16 is an unsigned 16-bit integer in there: the
+upper half of a float32.
+"""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic, overload
+
+from watchnext.shapes import Array, Float, Tensor
+
+_WORTH_A_THREAD = 4096
+_PARTS_OF_A_THREAD = 8
+
+
+def as_array(table: Float[Tensor, "rows dim"]) -> Array:
+    """Gives a tensor's own memory as NumPy, bfloat16 as 16-bit integers."""
+    if table.dtype == torch.bfloat16:
+        bits: Array = table.view(torch.int16).numpy().view(np.uint16)
+        return bits
+    floats: Array = table.numpy()
+    return floats
+
+
+def num_parts(work: int) -> int:
+    """One part where threads are not worth it, else some for each thread: none is to wait for a slow one."""
+    threads = torch.get_num_threads()
+    return threads * _PARTS_OF_A_THREAD if threads > 1 and work >= _WORTH_A_THREAD else 1
+
+
+def side_by_side(kernel: Callable[..., None], bounds: list[int], arguments: tuple[Any, ...]) -> None:
+    """Calls the kernel for each part, in threads: compiled loops let go of the interpreter."""
+    parts = pairwise(bounds)
+
+    def work() -> None:
+        for first, last in parts:  # whoever is free takes the next part
+            kernel(*arguments, first, last)
+
+    helpers = min(torch.get_num_threads(), len(bounds) - 1) - 1
+    jobs = [_threads(os.getpid()).submit(work) for _ in range(helpers)]
+    work()
+    for job in jobs:
+        job.result()
+
+
+@cache
+def _threads(process: int) -> ThreadPoolExecutor:
+    """The helpers of this process; a forked one has none of its parent's."""
+    return ThreadPoolExecutor(max(1, (os.cpu_count() or 1) - 1), f"rows-{process}")
+
+
+@intrinsic
+def fetch_ahead(context: Any, table: Any, place: Any) -> Any:
+    """Asks for the memory at a flat place of an array, without waiting for it."""
+
+    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array = target.make_array(signature.args[0])(target, builder, arguments[0])
+        byte = ir.IntType(8).as_pointer()
+        number = ir.IntType(32)
+        address = builder.bitcast(builder.gep(array.data, [arguments[1]]), byte)
+        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        prefetch = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+        builder.call(prefetch, [address, *(ir.Constant(number, flag) for flag in (0, 3, 1))])
+        return target.get_dummy_value()
+
+    return types.void(table, types.intp), generate
+
+
+def widened(value: Any) -> Any:
+    """A float32 from what a table holds."""
+
+
+@overload(widened, strict=False)
+def _widened_by_type(value: Any) -> Any:
+    if isinstance(value, types.Integer):
+        return lambda value: np.uint32(np.uint32(value) << np.uint32(16)).view(np.float32)
+    return lambda value: value
+
+
+def narrowed(value: Any, noise: Any, old: Any) -> Any:
+    """What a table holds from a float32; `old` says of which type that is."""
+
+
+@overload(narrowed, strict=False)
+def _narrowed_by_type(value: Any, noise: Any, old: Any) -> Any:
+    if isinstance(old, types.Integer):
+        return lambda value, noise, old: np.uint16(
+            (np.float32(value).view(np.uint32) + np.uint32(noise)) >> np.uint32(16)
+        )
+    return lambda value, noise, old: value
