@@ -42,7 +42,6 @@ def test_a_context_holds_what_a_loop_over_the_events_finds(records_of, random_lo
             expected = padded([event[key] for event in past], length, padding)
             assert_array_equal(getattr(context, name)[place], expected, err_msg=name)
         assert_array_equal(context.watched_row[place], padded([event["video"] for event in watched], length, 0))
-        assert_array_equal(context.watched_timestamp[place], padded([event["when"] for event in watched], length, 0))
         tokens = [search["token"] for search in earlier(searches, user, moment)]
         assert_array_equal(context.token_row[place], padded(tokens, 5, 0))
 
@@ -140,7 +139,6 @@ def test_a_context_is_made_of_arrays_of_equal_length():
                     ("clicked", (2, 1), bool),
                     ("completed", (2, 1), bool),
                     ("watched_row", (2, 1), int),
-                    ("watched_timestamp", (2, 1), int),
                     ("token_row", (2, 1), int),
                     ("categorical", (2, 1), int),
                     ("continuous", (2, 1), float),

@@ -43,7 +43,6 @@ def make_context(*histories, moment=1000, length=None, watched=(), continuous=()
         clicked=grid("clicked", False, bool),
         completed=grid("completed", False, bool),
         watched_row=bag,
-        watched_timestamp=np.zeros_like(bag),
         token_row=np.zeros((batch, 0), dtype=np.int64),
         categorical=np.array([list(categorical)] * batch, dtype=np.int32).reshape(batch, -1),
         continuous=np.array([list(continuous)] * batch, dtype=np.float32).reshape(batch, -1),

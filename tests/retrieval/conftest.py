@@ -114,7 +114,6 @@ def context_of(watched, shown=None, tokens=None, categorical=None, continuous=No
         clicked=real,
         completed=real,
         watched_row=watched_row,
-        watched_timestamp=np.where(watched_row > 0, 1, 0),
         token_row=padded_rows(tokens, max(len(row) for row in tokens)),
         categorical=np.array(categorical if categorical is not None else [[]] * batch, dtype=np.int64),
         continuous=np.array(continuous if continuous is not None else [[]] * batch, dtype=np.float64),

@@ -66,7 +66,6 @@ def context_of(rows, times=None, completed=None, moment=100_000, width=None) -> 
         clicked=padded(completed, bool),
         completed=padded(completed, bool),
         watched_row=padded([[video for video, _ in part] for part in watched], np.int64),
-        watched_timestamp=padded([[time for _, time in part] for part in watched], np.int64),
         token_row=np.zeros((batch, 1), dtype=np.int64),
         categorical=np.zeros((batch, 0), dtype=np.int64),
         continuous=np.zeros((batch, 0)),

@@ -46,7 +46,6 @@ class UserContext:
     clicked: Bool[Array, "batch history"]
     completed: Bool[Array, "batch history"]
     watched_row: Int[Array, "batch _"]
-    watched_timestamp: Int[Array, "batch _"]
     token_row: Int[Array, "batch tokens"]
     categorical: Int[Array, "batch fields"]
     continuous: Float[Array, "batch values"]
@@ -106,7 +105,6 @@ def context_as_of(
         clicked=_taken(events.clicked, places, False),
         completed=_taken(events.completed, places, False),
         watched_row=_taken(events.video_row, watched, 0).astype(np.int64),
-        watched_timestamp=_taken(events.watches.timestamp, watches, 0),
         token_row=_latest_tokens(records.searches, user_rows, moments, num_tokens),
         categorical=records.users.categorical[user_rows],
         continuous=records.users.continuous[user_rows],

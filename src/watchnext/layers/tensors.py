@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from watchnext.shapes import Array, Float, Tensor
+from watchnext.shapes import Array, Bool, Tensor
 
 
 def tensor_on(device: torch.device, array: Array) -> Tensor:
@@ -22,6 +22,6 @@ def device_of(module: nn.Module) -> torch.device:
     return next(module.parameters()).device
 
 
-def kept_at_random(shape: torch.Size, dropout: float, generator: torch.Generator) -> Float[Tensor, "..."]:
-    """Gives 0 for what is left out and 1 for what is kept, drawn on the CPU: the same on every device."""
-    return torch.empty(shape).bernoulli_(1.0 - dropout, generator=generator)
+def kept_at_random(shape: torch.Size, dropout: float, generator: torch.Generator) -> Bool[Tensor, "..."]:
+    """Says of each whether it is kept, drawn on the CPU: the same on every device."""
+    return torch.rand(shape, generator=generator) >= dropout

@@ -111,7 +111,7 @@ class AttentionPooling(nn.Module):
         """Gives one weighted mean for each head, side by side."""
         vectors, real = self.events(context)
         if self.training and self.config.dropout > 0.0:
-            real = real & kept_at_random(real.shape, self.config.dropout, self.generator).bool().to(real.device)
+            real = real & kept_at_random(real.shape, self.config.dropout, self.generator).to(real.device)
         ages = context.moment[:, None] - context.timestamp[:, : self.config.history_length]
         age = self.by_age[tensor_on(real.device, gap_buckets(ages))]
         scores = self.scores(vectors).float() + age + self.by_place[: real.shape[1]]

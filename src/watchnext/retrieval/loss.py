@@ -9,7 +9,7 @@ from watchnext.layers.exponentials import exponentiate
 from watchnext.retrieval.sampling import SampledVideos
 from watchnext.shapes import Float, Int, Tensor
 
-_USERS_AT_ONCE = {"cpu": 1024, "cuda": 8192}
+_USERS_AT_ONCE = {"cpu": 2048, "cuda": 8192}
 _SAMPLES_AT_ONCE = 128  # matrix products are a tenth faster where rows begin at round addresses
 _LARGEST_EXPONENT = 60.0
 
