@@ -1,8 +1,11 @@
+import ctypes
+import mmap
 import platform
+from pathlib import Path
 
 import pytest
 
-from watchnext.memory import keep_freed_memory
+from watchnext.memory import keep_freed_memory, large_pages
 
 
 @pytest.mark.parametrize(("libc", "listens"), [("glibc", True), ("musl", False)])
@@ -11,3 +14,28 @@ def test_only_glibc_is_told(monkeypatch, libc, listens):
         pytest.skip("no glibc on this machine")
     monkeypatch.setattr(platform, "libc_ver", lambda: (libc, "2.36"))
     assert keep_freed_memory() is listens
+
+
+def test_large_pages_are_asked_for_and_come_zeroed():
+    memory = large_pages(5_000_000)
+    assert len(memory) == 5_000_000 and not any(memory[:: 4096 * 100])
+    memory[-1] = 7
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    flags = next(line for line in _mapping_at(address) if line.startswith("VmFlags:")).split()
+    assert "hg" in flags  # as proc(5) says: a huge page is advised
+    assert "sh" not in flags  # the system gives none to shared memory
+
+
+def test_systems_without_large_pages_give_usual_ones(monkeypatch):
+    monkeypatch.delattr(mmap, "MADV_HUGEPAGE")
+    assert large_pages(10)[:] == bytes(10)
+
+
+def _mapping_at(address: int) -> list[str]:
+    """What Linux says of the mapping that holds the address."""
+    lines = Path("/proc/self/smaps").read_text().splitlines()
+    for place, line in enumerate(lines):
+        first, dash, rest = line.partition("-")
+        if dash and ":" not in first and int(first, 16) <= address < int(rest.split()[0], 16):
+            return lines[place + 1 : place + 30]
+    raise AssertionError("not mapped")

@@ -123,6 +123,19 @@ def test_loss_and_gradients_are_those_of_a_slow_loop(monkeypatch, block, masked)
         assert_close(gradient, slow, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("num_samples", [1, 127, 128, 129])
+def test_samples_are_padded_to_a_round_number_without_a_trace(num_samples):
+    """The first user's target is the last of the samples, the second's is none of them."""
+    batch = Batch(2, num_videos=200)
+    target_rows = torch.tensor([[num_samples], [199]])
+    sampled = sampled_of(list(range(1, num_samples + 1)))
+    loss = loss_of(batch.users, batch.videos, target_rows, sampled)
+    expected = by_loop(batch.users, batch.videos, target_rows, sampled, torch.ones(2, 1))
+    assert_close(loss.double(), expected, rtol=1e-5, atol=1e-5)
+    for gradient, slow in zip(batch.gradients(loss), batch.gradients(expected), strict=True):
+        assert_close(gradient, slow, rtol=1e-5, atol=1e-5)
+
+
 def test_with_every_video_it_is_the_full_softmax_and_so_are_the_gradients():
     batch = Batch(300)  # more than one block
     loss = batch.loss(sampled_of(EVERY_ROW))

@@ -8,6 +8,7 @@ from torch.nn.functional import cross_entropy
 from watchnext.examples.next_watch import RetrievalBatch
 from watchnext.examples.windows import BatchWindows
 from watchnext.layers.embedding import tables_of
+from watchnext.retrieval.calibration import Calibration
 from watchnext.retrieval.sampling import SampledVideos
 
 BAGS = {
@@ -67,10 +68,16 @@ def test_probabilities_are_the_softmax_of_the_dot_products_over_all_videos(netwo
     assert found.shape == (3, 30) and not found[:, 0].any()
     np.testing.assert_allclose(found.sum(axis=1), 1.0, rtol=1e-5)
     products = model.vectors_of(three).astype(np.float64) @ model.video_vectors.T
-    for further in (1.0, 1.7):
-        found = dataclasses.replace(model, probability_temperature=further).probabilities(three)
+    for further, spread in ((1.0, 0.0), (1.7, 0.0), (1.0, 0.2), (1.7, 0.2)):
+        found = dataclasses.replace(model, calibration=Calibration(further, spread)).probabilities(three)
         odds = np.exp(products[:, 1:] / temperature / further)
-        np.testing.assert_allclose(found[:, 1:], odds / odds.sum(axis=1, keepdims=True), rtol=1e-3, atol=1e-7)
+        expected = (
+            0.8 * odds / odds.sum(axis=1, keepdims=True) + 0.2 / 29
+            if spread
+            else odds / odds.sum(axis=1, keepdims=True)
+        )
+        np.testing.assert_allclose(found[:, 1:], expected, rtol=1e-3, atol=1e-7)
+        assert not found[:, 0].any()
 
 
 def test_a_low_temperature_makes_the_best_more_probable(network_with, three):

@@ -8,6 +8,7 @@ import torch
 from watchnext.artifacts import open_artifact, writing
 from watchnext.examples.next_watch import RetrievalBatch
 from watchnext.layers.embedding import RowwiseAdagrad, TableStorage, tables_of
+from watchnext.retrieval.calibration import Calibration
 from watchnext.retrieval.sampling import SampledVideos
 from watchnext.retrieval.saved import open_model, open_network, save_network, sizes_and_config
 from watchnext.retrieval.video_side import VideoTower
@@ -36,7 +37,7 @@ def saved(request, tmp_path, make_network, retrieval_config):
     config = dataclasses.replace(retrieval_config, **{"dropout": 0.0, "id_dropout": 0.0, **request.param})
     storage = TableStorage(TYPES[config.table_type])
     networks = {which: make_network(config, seed=seed, storage=storage) for which, seed in (("", 0), ("early", 1))}
-    facts = {"probability_temperature": 1.5}
+    facts = {"calibration": {"temperature": 1.5, "spread": 0.25}}
     with writing(tmp_path / "retrieval", "retrieval", settings=config, facts=facts) as folder:
         for which, network in networks.items():
             facts |= save_network(network, folder / which)
@@ -61,7 +62,7 @@ def test_an_opened_model_serves_the_same_vectors(saved, videos, context, which):
     np.testing.assert_array_equal(opened.video_vectors, original.video_vectors)
     np.testing.assert_array_equal(
         opened.probabilities(context),
-        dataclasses.replace(original, probability_temperature=1.5).probabilities(context),
+        dataclasses.replace(original, calibration=Calibration(1.5, 0.25)).probabilities(context),
     )
     assert isinstance(opened.video_vectors, np.memmap)
 

@@ -204,11 +204,13 @@ def softmax_by_hand(recommender, user, as_of=None):
     catalogue = dataset.vocabularies["videos"].ids_of(np.arange(1, dataset.num_videos))
     weights = {
         video: math.exp(
-            float(vector @ model.video_vectors[place]) / model.config.temperature / model.probability_temperature
+            float(vector @ model.video_vectors[place]) / model.config.temperature / model.calibration.temperature
         )
         for place, video in enumerate(catalogue, start=1)
     }
-    return {video: weight / sum(weights.values()) for video, weight in weights.items()}
+    spread = model.calibration.spread
+    total = sum(weights.values())
+    return {video: (1 - spread) * weight / total + spread / len(weights) for video, weight in weights.items()}
 
 
 @pytest.mark.parametrize("days_before_the_end", [None, 6])

@@ -95,7 +95,7 @@ def train_retrieval(run: Run) -> None:
     fitted = fit_retrieval(dataset, config, run.checkpoints("retrieval"), warm)
     facts: dict[str, Any] = {
         "training": {name: asdict(outcome) for name, outcome in fitted.outcomes.items()},
-        "probability_temperature": fitted.probability_temperature,
+        "calibration": asdict(fitted.calibration),
     }
     with writing(run.part("retrieval"), "retrieval", (dataset.artifact,), config, facts) as folder:
         facts |= save_network(fitted.network, folder)

@@ -16,8 +16,9 @@ from watchnext.examples.contexts import context_as_of, seen_before
 from watchnext.examples.next_watch import NextWatchExamples, RetrievalBatch, targets_between, watch_counts
 from watchnext.examples.quantiles import Quantiles
 from watchnext.layers.embedding import TableStorage
-from watchnext.pipeline.calibration import probability_temperature
+from watchnext.pipeline.calibration import fitted_calibration
 from watchnext.progress import say
+from watchnext.retrieval.calibration import Calibration
 from watchnext.retrieval.exact_index import ExactIndex
 from watchnext.retrieval.network import RetrievalNetwork
 from watchnext.retrieval.sampling import SampledVideos, sampler_for
@@ -38,14 +39,14 @@ _TABLE_TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 class FittedRetrieval:
     """The network that serves, the earlier one whose scores teach the ranker, and how training went.
 
-    `probability_temperature` was fitted to the early one, on the watches that came next: later ones are of videos that
+    `calibration` was fitted to the early one, on the watches that came next: later ones are of videos that
     it never met, and it serves as the final one does, just after what it learnt from.
     """
 
     network: RetrievalNetwork
     early_network: RetrievalNetwork
     outcomes: dict[str, Outcome]
-    probability_temperature: float
+    calibration: Calibration
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,8 @@ def fit_retrieval(
     network, final = fit_once(dataset, config, dataset.test_start, checkpoints / "final", early.epochs, warm, "")
     start = dataset.ranking_start
     end = start + max(dataset.test_start - dataset.validation_start, 1)
-    temperature = probability_temperature(early_network.trained(), dataset, start, end, config.seed)
-    return FittedRetrieval(network, early_network, {"early": early, "final": final}, temperature)
+    calibration = fitted_calibration(early_network.trained(), dataset, start, end, config.seed)
+    return FittedRetrieval(network, early_network, {"early": early, "final": final}, calibration)
 
 
 def fit_once(

@@ -12,6 +12,7 @@ from watchnext.examples.next_watch import RetrievalBatch
 from watchnext.examples.quantiles import Quantiles
 from watchnext.layers.embedding import IN_MEMORY, TableStorage
 from watchnext.layers.tensors import device_of
+from watchnext.retrieval.calibration import AS_LEARNT, Calibration
 from watchnext.retrieval.loss import sampled_softmax_loss
 from watchnext.retrieval.sampling import SampledVideos
 from watchnext.retrieval.sizes import RetrievalSizes
@@ -25,12 +26,12 @@ class RetrievalModel:
     """What serves: a user tower, and the exported vectors of all videos, row 0 the zero vector.
 
     The dot product of a user's and a video's vector, divided by the temperature, is the logit of watching it next.
-    `probability_temperature` flattens probabilities that are too sure; it changes no order.
+    `calibration` makes its probabilities honest; it changes no order.
     """
 
     user_tower: UserTower
     video_vectors: Float[Array, "videos dim"]
-    probability_temperature: float = 1.0
+    calibration: Calibration = AS_LEARNT
 
     @property
     def config(self) -> RetrievalConfig:
@@ -62,7 +63,7 @@ class RetrievalModel:
         catalogue: for looking, not for serving.
         """
         logits = torch.from_numpy(self.logits(context, example_age_days))
-        return torch.softmax(logits / self.probability_temperature, dim=1).numpy()
+        return self.calibration.probabilities(logits).numpy()
 
 
 class RetrievalNetwork(nn.Module):

@@ -14,6 +14,7 @@ from watchnext.config import RetrievalConfig, from_mapping
 from watchnext.events.dataset import VideoTable
 from watchnext.examples.quantiles import Quantiles
 from watchnext.layers.embedding import UNFILLED
+from watchnext.retrieval.calibration import Calibration
 from watchnext.retrieval.exact_index import open_vectors
 from watchnext.retrieval.network import RetrievalModel, RetrievalNetwork
 from watchnext.retrieval.sizes import RetrievalSizes
@@ -38,7 +39,7 @@ def open_model(artifact: Artifact, videos: VideoTable, which: str = "") -> Retri
     sizes, config = sizes_and_config(artifact)
     users = UserTower(sizes, config, _quantiles(folder, "user"), videos, torch.Generator(), UNFILLED)
     put_weights(users, load_file(folder / "users.safetensors"))
-    return RetrievalModel(users.eval(), open_vectors(folder), artifact.facts["probability_temperature"])
+    return RetrievalModel(users.eval(), open_vectors(folder), Calibration(**artifact.facts["calibration"]))
 
 
 def open_network(artifact: Artifact, videos: VideoTable, which: str = "") -> RetrievalNetwork:
