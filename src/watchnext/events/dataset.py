@@ -44,6 +44,8 @@ class Segments:
         self, owners: Int[Array, "batch"], moments: Int[Array, "batch"], length: int
     ) -> Int[Array, "batch {length}"]:
         """Gives the places of each owner's last `length` rows before the moment, newest first, padded with -1."""
+        if length == 0:
+            return np.empty((len(owners), 0), dtype=np.int64)
         places = self.ends_before(owners, moments)[:, None] - 1 - np.arange(length)
         return np.where(places >= self.offsets[owners][:, None], places, -1)
 

@@ -59,6 +59,7 @@ class NextWatchExamples:
         self.before = before
         self._labels_are_watches = config.unwatched_weight == 0.0
         self._segments = events.watches if self._labels_are_watches else events.segments
+        self._ends = _ends(self._segments, before)
         self.user_row, self.place = latest_places(self._segments, before, config.examples_per_user)
         weighted = config.weights == "watch_seconds"
         self._mean_watch_seconds = _mean_watch_seconds(events, before) if weighted else 1.0
@@ -140,8 +141,7 @@ class NextWatchExamples:
     ) -> tuple[Int[Array, "batch targets"], Float[Array, "batch targets"]]:
         """The videos of the next `horizon` places, each once, and their weights; beyond the end row 0 and weight 0."""
         events = self.dataset.events
-        users = self.user_row[chosen]
-        ends = self._segments.ends_before(users, np.full(len(users), self.before))
+        ends = self._ends[self.user_row[chosen]]
         places = self.place[chosen][:, None] + np.arange(self.config.horizon)
         inside = places < ends[:, None]
         places = np.where(inside, places, self.place[chosen][:, None])
@@ -178,22 +178,24 @@ def watch_counts(events: UserEvents, before: int, num_videos: int) -> Int[Array,
 
 def latest_places(segments: Segments, before: int, per_user: int) -> tuple[Int[Array, "rows"], Int[Array, "rows"]]:
     """Gives the owners and places of each owner's latest `per_user` rows before the moment, in order."""
-    owners = np.arange(len(segments.offsets) - 1)
-    ends = segments.ends_before(owners, np.full(len(owners), before))
+    ends = _ends(segments, before)
     starts = np.maximum(segments.offsets[:-1], ends - per_user)
-    return np.repeat(owners, ends - starts), concatenated_ranges(starts, ends)
+    return np.repeat(np.arange(len(ends)), ends - starts), concatenated_ranges(starts, ends)
 
 
 def targets_between(events: UserEvents, start: int, end: int) -> tuple[Int[Array, "users"], RowLists]:
     """Gives the users who completed something in [start, end), and the distinct videos that each of them did."""
-    offsets = events.watches.offsets
-    owners = np.arange(len(offsets) - 1)
-    lows = events.watches.ends_before(owners, np.full(len(owners), start))
-    highs = events.watches.ends_before(owners, np.full(len(owners), end))
+    lows, highs = _ends(events.watches, start), _ends(events.watches, end)
     users = np.flatnonzero(highs > lows)
     return users, [
         np.unique(events.video_row[events.watch_places[lows[user] : highs[user]]]).astype(np.int64) for user in users
     ]
+
+
+def _ends(segments: Segments, before: int) -> Int[Array, "owners"]:
+    """The place behind each owner's last row before the moment."""
+    owners = np.arange(len(segments.offsets) - 1)
+    return segments.ends_before(owners, np.full(len(owners), before))
 
 
 def concatenated_ranges(starts: Int[Array, "users"], ends: Int[Array, "users"]) -> Int[Array, "rows"]:

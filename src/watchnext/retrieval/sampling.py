@@ -64,7 +64,7 @@ class Weighted:
     def draw(self, random: np.random.Generator, target_row: Int[Array, "batch targets"]) -> Int[Array, "_"]:
         """Gives `num_samples` rows."""
         if self._replacement:
-            points = random.random(self._num_samples)
+            points = np.sort(random.random(self._num_samples))  # in order they are found sooner
         else:
             points = (np.arange(self._num_samples) + random.random()) / self._num_samples
         # A sum of points may be rounded up to 1: the last place is below the total.
