@@ -1,12 +1,14 @@
 """The training step of candidate generation at full size: examples a second, share of the machine's limit, memory.
 
-    python benchmarks/step.py [--videos 1_000_000 10_000_000] [--peers .peers]
+    python benchmarks/step.py [--videos 1_000_000 10_000_000] [--peers .peers] [--mapped FOLDER]
 
 The paper's tower (1024, 512, 256), bags of 50 watches and 50 search tokens, 256 floats everywhere, batches of 4096,
 5,000 shared negatives by watch count, tables in bfloat16, example age. Ids are drawn by p(rank) ~ 1/(rank + 50), as the
 peers' scripts do. A step is everything that training does: contexts from the mapped log (made in a thread while the
 last step runs), negatives, loss, gradients, both optimizers. The limit is a large bfloat16 matrix product on the same
 threads, times the products that the step cannot do without.
+
+With `--mapped` the tables are files of a folder made in FOLDER: for sizes that the memory does not hold.
 
 Each peer is run in the same minutes where `--peers` has an environment for it (`make bench-peers` makes them). Ends
 with one JSON line.
@@ -18,6 +20,7 @@ import argparse
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -61,17 +64,19 @@ def main() -> None:
     arguments.add_argument("--steps", type=int, default=40)
     arguments.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments.add_argument("--peers", type=Path, default=Path(".peers"))
+    arguments.add_argument("--mapped", type=Path, help="where the files of mapped tables are to lie for a while")
     arguments.add_argument("--one", type=int, help="one size, in this process: what the others start")
     options = arguments.parse_args()
     torch.set_num_threads(options.threads)
     if options.one:
-        print(json.dumps(measured(options.one, options.steps)))
+        with tempfile.TemporaryDirectory(dir=options.mapped) as folder:
+            print(json.dumps(measured(options.one, options.steps, Path(folder) if options.mapped else None)))
         return
     figures: dict[str, Any] = {}
     for videos in options.videos:
-        ours = _json_of(
-            ["python", __file__, "--one", str(videos), "--steps", str(options.steps), "--threads", str(options.threads)]
-        )
+        command = ["python", __file__, "--one", str(videos), "--steps", str(options.steps)]
+        command += ["--threads", str(options.threads)]
+        ours = _json_of([*command, "--mapped", str(options.mapped)] if options.mapped else command)
         print(json.dumps({"videos": videos, **ours}))
         name = f"{videos // 1_000_000}m"
         figures[f"examples_per_second_{name}"] = ours["examples_per_second"]
@@ -86,14 +91,14 @@ def main() -> None:
     print_result(**figures)
 
 
-def measured(videos: int, steps: int) -> dict[str, float]:
+def measured(videos: int, steps: int, folder: Path | None) -> dict[str, float]:
     """Gives the figures of one size."""
     keep_freed_memory()
     dataset = made_up(videos)
     examples = NextWatchExamples(dataset, CONFIG, dataset.log_end)
     sizes = RetrievalSizes(videos, TOKENS, 1, 1, 1, (), (), 0, 0, False, 30.0)
     nothing = Quantiles(np.zeros((0, 2)), np.zeros((0, 2)))
-    storage = TableStorage(torch.bfloat16)
+    storage = TableStorage(torch.bfloat16, folder)
     network = RetrievalNetwork(
         sizes, CONFIG, nothing, nothing, dataset.videos, torch.Generator().manual_seed(1), storage
     ).train()
