@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from machine import print_result
-from watchnext.retrieval.exact_index import ExactIndex
+from watchnext.retrieval.index.exact import ExactIndex
 from watchnext.serving.recommender import Recommender
 from watchnext.serving.stages import inputs_of, request_context
 

@@ -26,7 +26,7 @@ from watchnext.events.mapping import read_log_file
 from watchnext.examples.contexts import context_as_of, seen_before
 from watchnext.examples.next_watch import targets_between
 from watchnext.pipeline.fit_retrieval import fit_once
-from watchnext.retrieval.exact_index import ExactIndex
+from watchnext.retrieval.index.exact import ExactIndex
 from watchnext.shapes import Array, Int, RowLists
 from watchnext.simulation.log import write_log
 from watchnext.simulation.settings import WorldConfig

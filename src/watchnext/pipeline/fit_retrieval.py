@@ -19,7 +19,7 @@ from watchnext.layers.embedding import TableStorage
 from watchnext.pipeline.calibration import fitted_calibration
 from watchnext.progress import say
 from watchnext.retrieval.calibration import Calibration
-from watchnext.retrieval.exact_index import ExactIndex
+from watchnext.retrieval.index.exact import ExactIndex
 from watchnext.retrieval.network import RetrievalNetwork
 from watchnext.retrieval.sampling import SampledVideos, sampler_for
 from watchnext.retrieval.saved import open_network

@@ -15,7 +15,7 @@ from watchnext.events.dataset import VideoTable
 from watchnext.examples.quantiles import Quantiles
 from watchnext.layers.embedding import UNFILLED
 from watchnext.retrieval.calibration import Calibration
-from watchnext.retrieval.exact_index import open_vectors
+from watchnext.retrieval.index.exact import open_vectors
 from watchnext.retrieval.network import RetrievalModel, RetrievalNetwork
 from watchnext.retrieval.sizes import RetrievalSizes
 from watchnext.retrieval.user_tower import UserTower

@@ -7,9 +7,9 @@ from watchnext.events.dataset import Dataset
 from watchnext.examples.next_watch import next_watches
 from watchnext.retrieval.candidates import CandidateGenerator
 from watchnext.retrieval.co_watch import CoWatch
+from watchnext.retrieval.index.video_index import build_index, open_index, save_index
 from watchnext.retrieval.network import RetrievalModel
 from watchnext.retrieval.popularity import RecentPopularity
-from watchnext.retrieval.video_index import build_index, open_index, save_index
 
 _CO_WATCHES_PER_USER = 50
 

@@ -8,9 +8,10 @@ import numpy as np
 
 from watchnext.config import IndexConfig
 from watchnext.errors import ArtifactError
-from watchnext.retrieval.exact_index import ExactIndex
-from watchnext.retrieval.faiss_index import FaissIndex
-from watchnext.shapes import Array, Float, Int, RowLists
+from watchnext.retrieval.index.exact import ExactIndex
+from watchnext.retrieval.index.faiss_engine import FaissIndex
+from watchnext.retrieval.index.requests import Lists
+from watchnext.shapes import Array, Bool, Float, RowLists
 
 _ENGINES: dict[str, type[ExactIndex] | type[FaissIndex]] = {"exact": ExactIndex, "faiss": FaissIndex}
 
@@ -22,15 +23,19 @@ class VideoIndex(Protocol):
     is_exact: bool
 
     def search(
-        self, queries: Float[Array, "batch dim"], k: int, excluded: RowLists | None = None
-    ) -> tuple[Int[Array, "batch k"], Float[Array, "batch k"]]:
+        self,
+        queries: Float[Array, "batch dim"],
+        k: int,
+        excluded: RowLists | None = None,
+        allowed: Bool[Array, "videos"] | None = None,
+    ) -> Lists:
         """Gives the rows and the exact dot products of the k best videos of each query, best first.
 
-        `excluded` names rows to leave out, for each query. Where fewer than k videos are left, the list is filled
-        with row 0 and score -inf.
+        `excluded` names rows to leave out, for each query; `allowed` says of every row whether any query may find it.
+        Where fewer than k videos are left, the list is filled with row 0 and score -inf.
 
         Raises:
-            RequestError: k is below 1.
+            RequestError: k is below 1, or a query has another length than the videos' vectors, or is not finite.
         """
         ...
 

@@ -2,8 +2,8 @@ import faiss
 import numpy as np
 import pytest
 
-from watchnext.retrieval.exact_index import ExactIndex
-from watchnext.retrieval.faiss_index import FaissIndex
+from watchnext.retrieval.index.exact import ExactIndex
+from watchnext.retrieval.index.faiss_engine import FaissIndex
 
 K = 50
 

@@ -7,9 +7,9 @@ import pytest
 
 from watchnext.config import IndexConfig
 from watchnext.errors import ArtifactError, RequestError
-from watchnext.retrieval.exact_index import ExactIndex
-from watchnext.retrieval.faiss_index import FaissIndex
-from watchnext.retrieval.video_index import VideoIndex, build_index, engine_for, open_index, save_index
+from watchnext.retrieval.index.exact import ExactIndex
+from watchnext.retrieval.index.faiss_engine import FaissIndex
+from watchnext.retrieval.index.video_index import VideoIndex, build_index, engine_for, open_index, save_index
 
 NUM_VIDEOS, DIM = 501, 16
 
@@ -100,6 +100,48 @@ def test_a_k_larger_than_the_catalogue_gives_the_catalogue_and_padding(index):
     assert rows.shape == (12, NUM_VIDEOS + 20)
     assert (np.sort(rows[:, : NUM_VIDEOS - 1], axis=1) == np.arange(1, NUM_VIDEOS)).all()
     assert (rows[:, NUM_VIDEOS - 1 :] == 0).all() and np.isneginf(scores[:, NUM_VIDEOS - 1 :]).all()
+
+
+@pytest.mark.parametrize("share", [0.5, 0.1, 0.01])
+def test_only_allowed_videos_are_found_and_as_many_as_there_are(index, share):
+    allowed = np.random.default_rng(2).random(NUM_VIDEOS) < share
+    allowed[0] = True  # which changes nothing
+    rows, scores = index.search(QUERIES, 10, allowed=allowed)
+    there = np.flatnonzero(allowed[1:]) + 1
+    k = min(10, len(there))
+    order = np.argsort(-(QUERIES @ VECTORS[there].T), axis=1)[:, :k]
+    np.testing.assert_array_equal(rows[:, :k], there[order])
+    assert (rows[:, k:] == 0).all() and np.isneginf(scores[:, k:]).all()
+
+
+def test_what_is_allowed_may_be_excluded(index):
+    allowed = np.arange(NUM_VIDEOS) % 2 == 0
+    free, _ = index.search(QUERIES, 20, allowed=allowed)
+    rows, _ = index.search(QUERIES, 10, [user[:5] for user in free], allowed)
+    np.testing.assert_array_equal(rows, free[:, 5:15])
+
+
+def test_where_nothing_is_allowed_nothing_is_found(index):
+    rows, scores = index.search(QUERIES, 3, allowed=np.zeros(NUM_VIDEOS, dtype=bool))
+    assert not rows.any() and np.isneginf(scores).all()
+
+
+def test_a_query_of_another_length_is_refused(index):
+    with pytest.raises(RequestError, match="a query of 15 numbers came; the videos have vectors of 16"):
+        index.search(QUERIES[:, 1:], 3)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_query_that_is_not_finite_is_refused(index, value):
+    broken = QUERIES.copy()
+    broken[3, 2] = value
+    with pytest.raises(RequestError, match="not finite"):
+        index.search(broken, 3)
+
+
+def test_a_query_of_zeros_finds_k_videos_of_score_zero(index):
+    rows, scores = index.search(np.zeros((1, DIM), dtype=np.float32), 5)
+    assert len(set(rows[0].tolist())) == 5 and (rows > 0).all() and not scores.any()
 
 
 @pytest.mark.parametrize("k", [0, -3])

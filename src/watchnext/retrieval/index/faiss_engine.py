@@ -5,33 +5,28 @@ from pathlib import Path
 import faiss
 import numpy as np
 
-from watchnext.retrieval.exact_index import (
-    PADDING_SCORE,
-    ExactIndex,
-    open_vectors,
-    padded,
-    refuse_impossible_k,
-)
-from watchnext.shapes import Array, Float, Int, RowLists
+from watchnext.retrieval.index.exact import ExactIndex, open_vectors
+from watchnext.retrieval.index.requests import Lists, checked_queries, padded
+from watchnext.shapes import Array, Bool, Float, RowLists
 
 _TRAINING_VECTORS_PER_PARTITION = 64
 _OVERSAMPLING = 2
+_SCAN_BELOW_SHARE = 0.05
 
 
 class FaissIndex:
     """An inverted file over 8-bit codes: a query looks into the `probes` partitions nearest to it.
 
     What it finds is scored again with the stored vectors, so scores are exact dot products. A query that leaves
-    fewer than k videos after exclusions is answered by the exact scan.
+    fewer than k videos after exclusions is answered by the exact scan, and so are all where few videos are allowed.
     """
 
     is_exact = False
 
     def __init__(self, partitions: faiss.Index, vectors: Float[Array, "videos dim"], probes: int) -> None:
         self._partitions = partitions
-        self._vectors = vectors
         self._probes = probes
-        faiss.extract_index_ivf(partitions).nprobe = probes
+        self.vectors = vectors
 
     @classmethod
     def build(cls, vectors: Float[Array, "videos dim"], probes: int) -> "FaissIndex":
@@ -45,30 +40,42 @@ class FaissIndex:
         return cls(partitions, vectors, min(probes, num_partitions))
 
     def search(
-        self, queries: Float[Array, "batch dim"], k: int, excluded: RowLists | None = None
-    ) -> tuple[Int[Array, "batch k"], Float[Array, "batch k"]]:
+        self,
+        queries: Float[Array, "batch dim"],
+        k: int,
+        excluded: RowLists | None = None,
+        allowed: Bool[Array, "videos"] | None = None,
+    ) -> Lists:
         """Gives the k best rows and their dot products; see `VideoIndex.search`."""
-        refuse_impossible_k(k)
+        queries = checked_queries(queries, k, self.vectors.shape[1])
+        if allowed is not None and allowed[1:].mean() < _SCAN_BELOW_SHARE:
+            return ExactIndex(self.vectors).search(queries, k, excluded, allowed)
         longest = max((len(rows) for rows in excluded), default=0) if excluded else 0
-        wanted = min(_OVERSAMPLING * k + longest, len(self._vectors) - 1)
-        _, places = self._partitions.search(np.ascontiguousarray(queries, dtype=np.float32), wanted)
+        wanted = min(_OVERSAMPLING * k + longest, len(self.vectors) - 1)
+        bits = None if allowed is None else np.packbits(allowed[1:], bitorder="little")
+        selector = None if bits is None else faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
+        parameters = faiss.SearchParametersIVF(
+            nprobe=self._probes,  # type: ignore[call-arg]  # Faiss gives its classes keywords when imported
+            sel=selector,
+        )
+        _, places = self._partitions.search(queries, wanted, params=parameters)
         rows = places.astype(np.int64) + 1
-        scores = np.einsum("bd,bwd->bw", queries, self._vectors[rows])
-        scores[rows == 0] = PADDING_SCORE
+        scores = np.einsum("bd,bwd->bw", queries, self.vectors[rows])
+        scores[rows == 0] = -np.inf
         for place, left_out in enumerate(excluded or []):
-            scores[place, np.isin(rows[place], left_out)] = PADDING_SCORE
+            scores[place, np.isin(rows[place], left_out)] = -np.inf
         order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         found, best = padded(np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1), k)
         short = np.flatnonzero(np.isneginf(best[:, -1]))
         if len(short):
             struck = [excluded[place] for place in short] if excluded else None
-            found[short], best[short] = ExactIndex(self._vectors).search(queries[short], k, struck)
+            found[short], best[short] = ExactIndex(self.vectors).search(queries[short], k, struck, allowed)
         return found, best
 
     def save(self, folder: Path) -> None:
         """Writes the partitions and the vectors."""
         faiss.write_index(self._partitions, str(folder / "partitions.faiss"))
-        np.save(folder / "vectors.npy", self._vectors)
+        np.save(folder / "vectors.npy", self.vectors)
         np.save(folder / "probes.npy", np.array(self._probes))
 
     @classmethod

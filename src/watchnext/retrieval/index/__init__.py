@@ -1,0 +1,1 @@
+"""Finding the videos whose vectors have the largest dot product with a user's."""
