@@ -7,7 +7,7 @@ import numpy as np
 
 from watchnext.examples.contexts import UserContext
 from watchnext.retrieval.co_watch import CoWatch
-from watchnext.retrieval.index.video_index import VideoIndex
+from watchnext.retrieval.index.protocol import VideoIndex
 from watchnext.retrieval.network import RetrievalModel
 from watchnext.retrieval.popularity import RecentPopularity
 from watchnext.shapes import Array, Bool, Float, Int, RowLists

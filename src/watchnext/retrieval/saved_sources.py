@@ -7,7 +7,8 @@ from watchnext.events.dataset import Dataset
 from watchnext.examples.next_watch import next_watches
 from watchnext.retrieval.candidates import CandidateGenerator
 from watchnext.retrieval.co_watch import CoWatch
-from watchnext.retrieval.index.video_index import build_index, open_index, save_index
+from watchnext.retrieval.index.engines import build_index, open_index, save_index
+from watchnext.retrieval.index.protocol import BuiltIndex
 from watchnext.retrieval.network import RetrievalModel
 from watchnext.retrieval.popularity import RecentPopularity
 
@@ -27,6 +28,7 @@ def build_sources(network: RetrievalModel, dataset: Dataset, before: int, config
 
 def save_sources(generator: CandidateGenerator, folder: Path) -> None:
     """Writes index and sources into `folder`."""
+    assert isinstance(generator.index, BuiltIndex)  # `build_sources` made it
     save_index(generator.index, folder / "videos")
     generator.co_watch.save(folder / generator.co_watch.name)
     generator.popular.save(folder / generator.popular.name)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from watchnext.retrieval.index.requests import Lists, checked_queries, padded
+from watchnext.retrieval.index.protocol import Lists, checked_queries, padded
 from watchnext.retrieval.index.selection import RunningTop
 from watchnext.shapes import Array, Bool, Float, Int, RowLists
 

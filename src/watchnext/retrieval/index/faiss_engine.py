@@ -6,7 +6,7 @@ import faiss
 import numpy as np
 
 from watchnext.retrieval.index.exact import ExactIndex, open_vectors
-from watchnext.retrieval.index.requests import Lists, checked_queries, padded
+from watchnext.retrieval.index.protocol import Lists, checked_queries, padded
 from watchnext.shapes import Array, Bool, Float, RowLists
 
 _TRAINING_VECTORS_PER_PARTITION = 64

@@ -1,15 +1,19 @@
 """What every index must do, and the choice between them."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from watchnext.config import IndexConfig
 from watchnext.errors import ArtifactError, RequestError
+from watchnext.retrieval.index.engines import build_index, engine_for, open_index, save_index
 from watchnext.retrieval.index.exact import ExactIndex
 from watchnext.retrieval.index.faiss_engine import FaissIndex
-from watchnext.retrieval.index.video_index import VideoIndex, build_index, engine_for, open_index, save_index
+from watchnext.retrieval.index.live import LiveIndex
+from watchnext.retrieval.index.parts import ShardedIndex
+from watchnext.retrieval.index.protocol import BuiltIndex, VideoIndex
 
 NUM_VIDEOS, DIM = 501, 16
 
@@ -23,20 +27,56 @@ VECTORS[0] = 0.0
 QUERIES = random_vectors(12, 1)
 
 
-@pytest.fixture(scope="module", params=["exact, built", "exact, opened", "faiss, built", "faiss, opened"])
-def index(request, tmp_path_factory) -> VideoIndex:
-    engine, how = request.param.split(", ")
-    built = build_index(VECTORS, IndexConfig(engine=engine))
-    if how == "built":
+WAYS = ("built", "opened", "in shards", "in shards, opened", "changed", "changed and built again")
+
+
+def made(engine: str, how: str, folder: Path) -> VideoIndex:
+    """An index over the same vectors, however it came about."""
+
+    def build(vectors):
+        return build_index(vectors, IndexConfig(engine=engine))
+
+    if how.startswith("changed"):
+        return changed(build, again=how != "changed")
+    built = ShardedIndex.build(VECTORS, 3, build) if "shards" in how else build(VECTORS)
+    if "opened" not in how:
         return built
-    folder = tmp_path_factory.mktemp("index") / "videos"
-    save_index(built, folder)
-    return open_index(folder)
+    save_index(built, folder / "videos")
+    return open_index(folder / "videos")
 
 
-def test_it_is_an_index_that_says_whether_it_is_exact(index):
+def changed(build, again) -> LiveIndex:
+    """Built over some wrong vectors and without the last videos, then mended."""
+    wrong = VECTORS[:400].copy()
+    wrong[100:200] += 5.0
+    live = LiveIndex(build(wrong))
+    live.remove(np.arange(150, 200))
+    live.add(np.arange(400, NUM_VIDEOS), VECTORS[400:])
+    live.remove(np.append(np.arange(100, 150), 450))
+    live.add(np.append(450, np.arange(199, 99, -1)), VECTORS[np.append(450, np.arange(199, 99, -1))])
+    if again:
+        live.rebuild(build)
+        assert live.num_changes == 0
+    return live
+
+
+@pytest.fixture(scope="module", params=[f"{engine}, {how}" for engine in ("exact", "faiss") for how in WAYS])
+def index(request, tmp_path_factory) -> VideoIndex:
+    return made(*request.param.split(", ", 1), tmp_path_factory.mktemp("index"))
+
+
+@pytest.mark.parametrize("how", WAYS)
+@pytest.mark.parametrize("engine", ["exact", "faiss"])
+def test_it_is_an_index_that_says_whether_it_is_exact(engine, how, tmp_path):
+    index = made(engine, how, tmp_path)
     assert isinstance(index, VideoIndex)
-    assert index.is_exact == isinstance(index, ExactIndex)
+    assert isinstance(index, BuiltIndex) == ("changed" not in how)
+    assert index.is_exact == (engine == "exact")
+
+
+@pytest.mark.parametrize("how", WAYS[:4])
+def test_a_built_index_gives_its_vectors(how, tmp_path):
+    np.testing.assert_array_equal(made("exact", how, tmp_path).vectors, VECTORS)
 
 
 def test_k_different_videos_come_best_first(index):

@@ -1,0 +1,68 @@
+"""Choosing an engine, and indexes on disk."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from watchnext.config import IndexConfig
+from watchnext.errors import ArtifactError
+from watchnext.retrieval.index.exact import ExactIndex
+from watchnext.retrieval.index.faiss_engine import FaissIndex
+from watchnext.retrieval.index.parts import Part, ShardedIndex
+from watchnext.retrieval.index.protocol import BuiltIndex
+from watchnext.shapes import Array, Float
+
+_ENGINES: dict[str, type[ExactIndex] | type[FaissIndex]] = {"exact": ExactIndex, "faiss": FaissIndex}
+_SHARDS = "shards"
+
+
+def build_index(vectors: Float[Array, "videos dim"], config: IndexConfig) -> BuiltIndex:
+    """Builds the index that the settings ask for over the rows 1.. of `vectors`.
+
+    Raises:
+        ArtifactError: a vector is not finite.
+    """
+    if not np.isfinite(vectors).all():
+        raise ArtifactError("a video vector is not finite: train the retrieval network again with a lower rate.")
+    if engine_for(len(vectors), config) == "faiss":
+        return FaissIndex.build(vectors, config.probes)
+    return ExactIndex(vectors)
+
+
+def engine_for(num_videos: int, config: IndexConfig) -> str:
+    """Gives the engine's name: the configured one, or for 'auto' the exact scan up to the configured size."""
+    if config.engine != "auto":
+        return config.engine
+    return "faiss" if num_videos >= config.approximate_from else "exact"
+
+
+def save_index(index: BuiltIndex, folder: Path) -> None:
+    """Writes the index and its engine's name into `folder`."""
+    folder.mkdir(parents=True)
+    if isinstance(index, ShardedIndex):
+        for number, part in enumerate(index.parts):
+            save_index(part.index, folder / str(number))
+            np.save(folder / f"{number}-rows.npy", part.rows)
+        told = {"engine": _SHARDS, "shards": len(index.parts)}
+    else:
+        name, engine = next((name, engine) for name, engine in _ENGINES.items() if isinstance(index, engine))
+        engine.save(index, folder)  # type: ignore[arg-type]  # it is one of that engine
+        told = {"engine": name}
+    (folder / "engine.json").write_text(json.dumps(told))
+
+
+def open_index(folder: Path) -> BuiltIndex:
+    """Maps the index that `save_index` wrote.
+
+    Raises:
+        ArtifactError: it was written by an engine that this version does not have.
+    """
+    told = json.loads((folder / "engine.json").read_text())
+    name = told["engine"]
+    if name == _SHARDS:
+        shards = range(told["shards"])
+        return ShardedIndex([Part(open_index(folder / f"{n}"), np.load(folder / f"{n}-rows.npy")) for n in shards])
+    if name not in _ENGINES:
+        raise ArtifactError(f"{folder} was written by the engine {name!r}; known are {', '.join(_ENGINES)}.")
+    return _ENGINES[name].open(folder)
