@@ -38,7 +38,7 @@ def test_a_part_knows_which_rows_are_its_own():
 
 
 def test_merged_lists_by_hand():
-    one = (np.array([[4, 9, 0]]), np.array([[3.0, 1.0, -np.inf]], dtype=np.float32))
-    other = (np.array([[2, 7, 8]]), np.array([[3.0, 2.0, 1.0]], dtype=np.float32))
+    one = (np.array([[4, 9, 0, 0]]), np.array([[3.0, 1.0, -np.inf, -np.inf]], dtype=np.float32))
+    other = (np.array([[2, 7, 8, 0]]), np.array([[3.0, 2.0, 1.0, -np.inf]], dtype=np.float32))
     rows, scores = merged([one, other], 4)
     assert rows.tolist() == [[2, 4, 7, 8]] and scores.tolist() == [[3.0, 3.0, 2.0, 1.0]]
