@@ -13,7 +13,7 @@ from watchnext.errors import ArtifactError
 
 
 def write_thing(path: Path, text: str = "weights", parents: tuple[Artifact, ...] = ()) -> Artifact:
-    with writing(path, "thing", parents, IndexConfig(probes=3), {"rows": 7}) as folder:
+    with writing(path, "thing", parents, IndexConfig(tuned_k=3), {"rows": 7}) as folder:
         (folder / "deep").mkdir()
         (folder / "deep" / "weights.bin").write_text(text)
     return open_artifact(path, "thing")
@@ -31,7 +31,7 @@ def names_in(folder: Path) -> list[str]:
 
 def test_an_artifact_comes_back_as_it_was_written(tmp_path: Path) -> None:
     thing = write_thing(tmp_path / "new" / "thing")
-    assert (thing.kind, thing.facts, thing.settings["probes"]) == ("thing", {"rows": 7}, 3)
+    assert (thing.kind, thing.facts, thing.settings["tuned_k"]) == ("thing", {"rows": 7}, 3)
     assert (thing.path / "deep" / "weights.bin").read_text() == "weights"
 
 

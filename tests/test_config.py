@@ -42,7 +42,8 @@ RANGES: list[tuple[str, str, float, float | None]] = [
     ("retrieval", "dropout", 0.0, 0.99),
     ("retrieval", "seed", 0, None),
     ("index", "approximate_from", 1, None),
-    ("index", "probes", 1, None),
+    ("index", "target_recall", 0.01, 1.0),
+    ("index", "tuned_k", 1, None),
     ("index", "num_co_watched", 1, None),
     ("ranking", "history_length", 1, 1000),
     ("ranking", "last_watches", 1, 1000),
@@ -133,7 +134,7 @@ def test_an_unknown_key_names_the_nearest() -> None:
 
 
 def test_an_unknown_key_near_nothing_lists_the_known() -> None:
-    with pytest.raises(ConfigurationError, match="known are: approximate_from, engine, num_co_watched, probes"):
+    with pytest.raises(ConfigurationError, match="known are: approximate_from, engine, num_co_watched, target_recall"):
         from_mapping(IndexConfig, {"zzzzzz": 3}, "index")
 
 

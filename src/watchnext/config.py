@@ -188,7 +188,10 @@ class IndexConfig(Checked):
 
     engine: str = setting("auto", "exact scan, Faiss, or the choice by size", choices=("auto", "exact", "faiss"))
     approximate_from: int = setting(200_000, "videos from which 'auto' takes Faiss", least=1)
-    probes: int = setting(64, "Faiss partitions looked into for one user", least=1)
+    target_recall: float = setting(
+        0.98, "share of a user's true best that an approximate index is tuned to find", least=0.01, most=1.0
+    )
+    tuned_k: int = setting(500, "how many of the best that is", least=1)
     num_co_watched: int = setting(100, "neighbours kept of each video in the co-watch source", least=1)
 
 

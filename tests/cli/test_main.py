@@ -19,7 +19,7 @@ from watchnext.simulation.log import open_world
 from watchnext.simulation.settings import WorldConfig
 
 COMMANDS = (
-    "check prepare train-retrieval build-index train-ranking bundle evaluate run recommend score probabilities vectors "
+    "check prepare train-retrieval index train-ranking bundle evaluate run recommend score probabilities vectors "
     "serve demo simulate settings"
 ).split()
 
@@ -81,7 +81,7 @@ def test_an_unknown_option_is_refused(watchnext):
 
 def test_the_steps_make_a_run_one_by_one(watchnext, quick_log, tmp_path, capsys):
     log_file, run = quick_log(), tmp_path / "run"
-    for name in ("prepare", "train-retrieval", "build-index", "train-ranking", "bundle"):
+    for name in ("prepare", "train-retrieval", "index", "train-ranking", "bundle"):
         assert watchnext(name, log_file, "--run", run) == 0
         assert f"{name}: done, in {run}" in capsys.readouterr().err
     assert watchnext("evaluate", log_file, "--run", run) == 0

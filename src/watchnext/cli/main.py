@@ -85,10 +85,18 @@ def train_retrieval(log_file: LogFile, run: RunFolder = RUNS, warm_start: WarmSt
     _step("train-retrieval", log_file, run, warm_start)
 
 
-@app.command()
-def build_index(log_file: LogFile, run: RunFolder = RUNS) -> None:
-    """Index the video vectors, and build the other sources of candidates."""
-    _step("build-index", log_file, run)
+@app.command("index")
+def build_index(
+    log_file: LogFile,
+    run: RunFolder = RUNS,
+    target_recall: Annotated[
+        float | None, typer.Option(help="share of the true best to find; instead of the setting")
+    ] = None,
+    k: Annotated[int | None, typer.Option("-k", "--k", help="how many of the best that is; instead of tuned_k")] = None,
+) -> None:
+    """Index the video vectors, tuned on users of the log, and build the other sources of candidates."""
+    pipeline.build_index(pipeline.Run(log_file, run), target_recall, k)
+    say(f"index: done, in {run}")
 
 
 @app.command()

@@ -10,7 +10,7 @@ Every artifact is whole or absent, knows what it was made from, and is made agai
 
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,9 +103,13 @@ def train_retrieval(run: Run) -> None:
     run.forget_checkpoints("retrieval")
 
 
-def build_index(run: Run) -> None:
-    """Makes run/index: the video index and the other sources of candidates."""
+def build_index(run: Run, target_recall: float | None = None, k: int | None = None) -> None:
+    """Makes run/index: the video index and the other sources of candidates.
+
+    `target_recall` and `k` stand for the settings target_recall and tuned_k, if given.
+    """
     dataset, config = Dataset.open(run.part("dataset")), run.config.index
+    config = replace(config, target_recall=target_recall or config.target_recall, tuned_k=k or config.tuned_k)
     retrieval = open_artifact(run.part("retrieval"), "retrieval")
     retrieval.require_parent(dataset.artifact)
     generator = build_sources(open_model(retrieval, dataset.videos), dataset, dataset.test_start, config)
@@ -161,7 +165,7 @@ def evaluate(run: Run) -> Report:
 STEPS: dict[str, Callable[[Run], object]] = {
     "prepare": prepare,
     "train-retrieval": train_retrieval,
-    "build-index": build_index,
+    "index": build_index,
     "train-ranking": train_ranking,
     "bundle": make_bundle,
     "evaluate": evaluate,

@@ -26,7 +26,7 @@ def build_index(vectors: Float[Array, "videos dim"], config: IndexConfig) -> Bui
     if not np.isfinite(vectors).all():
         raise ArtifactError("a video vector is not finite: train the retrieval network again with a lower rate.")
     if engine_for(len(vectors), config) == "faiss":
-        return FaissIndex.build(vectors, config.probes)
+        return FaissIndex.build(vectors)
     return ExactIndex(vectors)
 
 

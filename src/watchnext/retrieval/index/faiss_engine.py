@@ -1,21 +1,24 @@
 """The approximate index: Faiss partitions with 8-bit codes, exact scores for what they find."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import faiss
 import numpy as np
 
 from watchnext.retrieval.index.exact import ExactIndex, open_vectors
-from watchnext.retrieval.index.protocol import Lists, checked_queries, padded
+from watchnext.retrieval.index.protocol import CurvePoint, Lists, checked_queries, padded
 from watchnext.shapes import Array, Bool, Float, RowLists
 
 _TRAINING_VECTORS_PER_PARTITION = 64
 _OVERSAMPLING = 2
+_PROBES_UNTIL_TUNED = 64
 _SCAN_BELOW_SHARE = 0.05
 
 
 class FaissIndex:
-    """An inverted file over 8-bit codes: a query looks into the `probes` partitions nearest to it.
+    """An inverted file over 8-bit codes: a query looks into the partitions nearest to it, `effort` of them.
 
     What it finds is scored again with the stored vectors, so scores are exact dot products. A query that leaves
     fewer than k videos after exclusions is answered by the exact scan, and so are all where few videos are allowed.
@@ -23,13 +26,20 @@ class FaissIndex:
 
     is_exact = False
 
-    def __init__(self, partitions: faiss.Index, vectors: Float[Array, "videos dim"], probes: int) -> None:
+    def __init__(
+        self,
+        partitions: faiss.Index,
+        vectors: Float[Array, "videos dim"],
+        probes: int,
+        curve: tuple[CurvePoint, ...] = (),
+    ) -> None:
         self._partitions = partitions
-        self._probes = probes
         self.vectors = vectors
+        self.effort = probes
+        self.curve = curve
 
     @classmethod
-    def build(cls, vectors: Float[Array, "videos dim"], probes: int) -> "FaissIndex":
+    def build(cls, vectors: Float[Array, "videos dim"], probes: int = _PROBES_UNTIL_TUNED) -> "FaissIndex":
         """Trains partitions, about 4·√videos of them, and files every vector but row 0."""
         real = np.ascontiguousarray(vectors[1:], dtype=np.float32)
         num_partitions = max(1, min(int(4 * np.sqrt(len(real))), len(real) // 39))
@@ -38,6 +48,16 @@ class FaissIndex:
         partitions.train(real)
         partitions.add(real)
         return cls(partitions, vectors, min(probes, num_partitions))
+
+    def efforts(self) -> list[int]:
+        """Gives numbers of probes, each half as many again as the one before, up to all partitions."""
+        most = faiss.extract_index_ivf(self._partitions).nlist
+        steps = np.geomspace(1, most, max(2, int(np.log(most) / np.log(1.5)) + 1))
+        return [int(step) for step in np.unique(steps.round())]
+
+    def with_effort(self, effort: int, curve: tuple[CurvePoint, ...] = ()) -> "FaissIndex":
+        """Gives the same index looking into so many partitions."""
+        return FaissIndex(self._partitions, self.vectors, effort, curve)
 
     def search(
         self,
@@ -55,7 +75,7 @@ class FaissIndex:
         bits = None if allowed is None else np.packbits(allowed[1:], bitorder="little")
         selector = None if bits is None else faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
         parameters = faiss.SearchParametersIVF(
-            nprobe=self._probes,  # type: ignore[call-arg]  # Faiss gives its classes keywords when imported
+            nprobe=self.effort,  # type: ignore[call-arg]  # Faiss gives its classes keywords when imported
             sel=selector,
         )
         _, places = self._partitions.search(queries, wanted, params=parameters)
@@ -76,10 +96,13 @@ class FaissIndex:
         """Writes the partitions and the vectors."""
         faiss.write_index(self._partitions, str(folder / "partitions.faiss"))
         np.save(folder / "vectors.npy", self.vectors)
-        np.save(folder / "probes.npy", np.array(self._probes))
+        told = {"probes": self.effort, "curve": [asdict(point) for point in self.curve]}
+        (folder / "tuning.json").write_text(json.dumps(told))
 
     @classmethod
     def open(cls, folder: Path) -> "FaissIndex":
         """Maps what `save` wrote."""
         partitions = faiss.read_index(str(folder / "partitions.faiss"), faiss.IO_FLAG_MMAP)
-        return cls(partitions, open_vectors(folder), int(np.load(folder / "probes.npy")))
+        told = json.loads((folder / "tuning.json").read_text())
+        curve = tuple(CurvePoint(**point) for point in told["curve"])
+        return cls(partitions, open_vectors(folder), told["probes"], curve)

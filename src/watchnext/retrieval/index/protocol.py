@@ -1,5 +1,6 @@
 """What every index does, what it refuses, and how its answers are laid out."""
 
+from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -45,6 +46,40 @@ class BuiltIndex(VideoIndex, Protocol):
     @property
     def vectors(self) -> Float[Array, "videos dim"]:
         """The vectors that it was built from."""
+        ...
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """What a search finds at some effort, and how long it takes: mean and 5th percentile of recall over queries."""
+
+    effort: int
+    recall: float
+    recall_p5: float
+    p50_ms: float
+    p99_ms: float
+
+
+@runtime_checkable
+class TunableIndex(BuiltIndex, Protocol):
+    """An index that finds more the harder it looks."""
+
+    @property
+    def effort(self) -> int:
+        """How hard it looks."""
+        ...
+
+    @property
+    def curve(self) -> tuple[CurvePoint, ...]:
+        """What was measured when its effort was chosen."""
+        ...
+
+    def efforts(self) -> list[int]:
+        """Gives efforts that are worth measuring, the least first."""
+        ...
+
+    def with_effort(self, effort: int, curve: tuple[CurvePoint, ...] = ()) -> "TunableIndex":
+        """Gives the same index looking that hard."""
         ...
 
 
