@@ -23,6 +23,7 @@ REPORT = Report(
     training={"retrieval early": {"losses": [3.0, 2.0], "scores": [0.1, 0.2]}},
     settings={"retrieval": {"tower": (64, 32), "note": "<b>bold</b>"}},
     notes=["The log has no impressions."],
+    index_curve=[],
 )
 
 
@@ -102,6 +103,15 @@ def test_page_without_impressions_has_no_ranking(html_of):
     page = html_of(dataclasses.replace(REPORT, ranking={}, reliability=[]))
     assert "<h2>Ranking" not in page
     assert page.count("<img") == 2
+
+
+def test_page_shows_what_was_measured_of_an_approximate_index(html_of):
+    curve = [{"recall": 0.5, "recall_p5": 0.3, "p50_ms": 1.0}, {"recall": 0.9, "recall_p5": 0.8, "p50_ms": 4.0}]
+    report = dataclasses.replace(REPORT, index_curve=curve)
+    page = html_of(report)
+    assert "<h2>Index" in page and page.count("<img") == 4
+    assert figures_of(report)["index_curve"] == curve
+    assert "<h2>Index" not in html_of(REPORT)
 
 
 def test_page_without_deciles_has_no_picture_of_them(html_of):

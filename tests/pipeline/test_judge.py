@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from watchnext.bundle.bundle import Bundle
-from watchnext.config import EvaluationConfig
+from watchnext.config import EvaluationConfig, IndexConfig
 from watchnext.errors import DataError
 from watchnext.pipeline.judge import judge, training_curves
+from watchnext.retrieval.saved_sources import build_sources
 
 CONFIG = EvaluationConfig(cutoffs=(5, 10), bootstrap_draws=20)
 
@@ -84,3 +85,14 @@ def test_curves_are_named_by_stage_and_fit():
     outcome = {"losses": [2.0], "scores": [0.5], "epochs": 1}
     curves = training_curves({"retrieval": {"training": {"early": outcome}}})
     assert curves == {"retrieval early": {"losses": [2.0], "scores": [0.5]}}
+
+
+def test_the_report_tells_what_a_tuned_index_finds(bundle):
+    dataset, network = bundle.dataset, bundle.generator.network
+    config = IndexConfig(engine="faiss", target_recall=0.9, tuned_k=10)
+    tuned = build_sources(network, dataset, dataset.test_start, config)
+    report = judge(dataclasses.replace(bundle, generator=tuned), CONFIG, {}, {})
+    assert report.index_curve == [dataclasses.asdict(point) for point in tuned.index.curve]
+    chosen = next(point for point in report.index_curve if point["effort"] == tuned.index.effort)
+    assert chosen["recall"] >= 0.9
+    assert judge(bundle, CONFIG, {}, {}).index_curve == []

@@ -25,7 +25,8 @@ class Report:
     """Everything that one evaluation found.
 
     `reliability` has (mean predicted, mean watched, impressions) per decile of the prediction, `training` each
-    fit's loss and validation score by pass.
+    fit's loss and validation score by pass. `index_curve` is what was measured when an approximate index was tuned:
+    at each effort recall, recall_p5, p50_ms and p99_ms; an exact index has none.
     """
 
     log: dict[str, Any]
@@ -35,6 +36,7 @@ class Report:
     training: dict[str, Curve]
     settings: dict[str, Any]
     notes: list[str]
+    index_curve: list[dict[str, float]]
 
     def to_json(self) -> str:
         """Gives all figures as JSON; one that is not known is null."""
@@ -64,6 +66,7 @@ def _html(report: Report) -> str:
     pictures = {
         "retrieval": _picture(_draw_recall, report.retrieval) if report.retrieval else None,
         "reliability": _picture(_draw_reliability, report.reliability) if report.reliability else None,
+        "index": _picture(_draw_index, report.index_curve) if report.index_curve else None,
         "training": _picture(_draw_training, report.training),
     }
     return environment.get_template("report.html.jinja").render(report=report, pictures=pictures)
@@ -96,6 +99,13 @@ def _draw_reliability(axes: Axes, reliability: list[tuple[float, float, int]]) -
     axes.plot([0, most], [0, most], color="grey", linewidth=1, linestyle="--", label="perfect")
     axes.plot(predicted, watched, marker="o", label="tenths of the test impressions")
     axes.set(xlabel="expected watch seconds", ylabel="mean watch seconds")
+    axes.legend(frameon=False)
+
+
+def _draw_index(axes: Axes, curve: list[dict[str, float]]) -> None:
+    for name, label in (("recall", "mean"), ("recall_p5", "worst twentieth of the users")):
+        axes.plot([point["p50_ms"] for point in curve], [point[name] for point in curve], marker="o", label=label)
+    axes.set(xscale="log", xlabel="median milliseconds of a search", ylabel="share of the true best found")
     axes.legend(frameon=False)
 
 

@@ -1,6 +1,6 @@
 """Judging a run on its test period: the networks beside baselines, on the same users and impressions."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from watchnext.examples.next_watch import targets_between
 from watchnext.pipeline.fit_ranking import compute_inputs
 from watchnext.progress import bar
 from watchnext.retrieval.candidates import CandidateSource, without
+from watchnext.retrieval.index.protocol import TunableIndex
 from watchnext.serving.stages import request_context
 from watchnext.shapes import Array, Int, RowLists
 
@@ -34,7 +35,9 @@ def judge(bundle: Bundle, config: EvaluationConfig, settings: dict[str, Any], tr
         raise DataError("this dataset keeps no test period ([split] test_share = 0): there is nothing to judge by.")
     retrieval = _judge_retrieval(bundle, config)
     ranking, deciles = _judge_ranking(bundle, config)
-    return Report(_log_facts(dataset), retrieval, ranking, deciles, training, settings, _notes(dataset))
+    index = bundle.generator.index
+    curve = [asdict(point) for point in index.curve] if isinstance(index, TunableIndex) else []
+    return Report(_log_facts(dataset), retrieval, ranking, deciles, training, settings, _notes(dataset), curve)
 
 
 def _log_facts(dataset: Dataset) -> dict[str, Any]:
