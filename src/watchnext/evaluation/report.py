@@ -36,7 +36,7 @@ class Report:
     training: dict[str, Curve]
     settings: dict[str, Any]
     notes: list[str]
-    index_curve: list[dict[str, float]]
+    index_curve: list[dict[str, int | float]]
 
     def to_json(self) -> str:
         """Gives all figures as JSON; one that is not known is null."""
@@ -102,7 +102,7 @@ def _draw_reliability(axes: Axes, reliability: list[tuple[float, float, int]]) -
     axes.legend(frameon=False)
 
 
-def _draw_index(axes: Axes, curve: list[dict[str, float]]) -> None:
+def _draw_index(axes: Axes, curve: list[dict[str, int | float]]) -> None:
     for name, label in (("recall", "mean"), ("recall_p5", "worst twentieth of the users")):
         axes.plot([point["p50_ms"] for point in curve], [point[name] for point in curve], marker="o", label=label)
     axes.set(xscale="log", xlabel="median milliseconds of a search", ylabel="share of the true best found")
