@@ -180,12 +180,12 @@ def test_a_value_in_the_place_of_a_table_is_refused() -> None:
 
 
 def test_an_unknown_choice_names_the_known() -> None:
-    with pytest.raises(ConfigurationError, match=r"\[index\] engine = 'annoy': one of auto, exact, faiss"):
+    with pytest.raises(ConfigurationError, match=r"\[index\] engine = 'annoy': one of auto, exact, cells, faiss"):
         IndexConfig(engine="annoy")
 
 
 CHOICES = [
-    ("index", "engine", ["auto", "exact", "faiss"]),
+    ("index", "engine", ["auto", "exact", "cells", "faiss"]),
     ("retrieval", "history", ["mean", "attention", "transformer"]),
     ("retrieval", "videos", ["free", "tower", "both"]),
     ("retrieval", "labels", ["future", "held_out"]),

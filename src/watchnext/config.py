@@ -186,8 +186,10 @@ class RetrievalConfig(Checked):
 class IndexConfig(Checked):
     """Finding the videos with the largest dot product, and the other sources of candidates."""
 
-    engine: str = setting("auto", "exact scan, Faiss, or the choice by size", choices=("auto", "exact", "faiss"))
-    approximate_from: int = setting(200_000, "videos from which 'auto' takes Faiss", least=1)
+    engine: str = setting(
+        "auto", "exact scan, cells, Faiss, or the choice by size", choices=("auto", "exact", "cells", "faiss")
+    )
+    approximate_from: int = setting(200_000, "videos from which 'auto' takes an approximate engine", least=1)
     target_recall: float = setting(
         0.98, "share of a user's true best that an approximate index is tuned to find", least=0.01, most=1.0
     )

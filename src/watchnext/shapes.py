@@ -8,7 +8,7 @@ everywhere, and a test holds every annotation to this table. The annotations are
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int, Int32, Int64, Num, UInt16
+from jaxtyping import Bool, Float, Float32, Int, Int32, Int64, Num, UInt8, UInt16
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -54,7 +54,23 @@ AXES = {
     "pages": "pages that a made-up site showed",
     "shelves": "bounds between the stretches of videos of one language and topic",
     "days": "whole days since upload",
+    "cells": "cells of the approximate index",
+    "slots": "places for vectors in the cells, some of them empty",
     "offsets": "where each owner's rows begin, and at last where they end: one more than owners",
 }
 
-__all__ = ["AXES", "Array", "Bool", "Float", "Float32", "Int", "Int32", "Int64", "Num", "RowLists", "Tensor", "UInt16"]
+__all__ = [
+    "AXES",
+    "Array",
+    "Bool",
+    "Float",
+    "Float32",
+    "Int",
+    "Int32",
+    "Int64",
+    "Num",
+    "RowLists",
+    "Tensor",
+    "UInt8",
+    "UInt16",
+]

@@ -7,7 +7,7 @@ from watchnext.config import IndexConfig
 from watchnext.retrieval.saved_sources import build_sources, open_sources, save_sources
 
 
-@pytest.mark.parametrize("engine", ["exact", "faiss"])
+@pytest.mark.parametrize("engine", ["exact", "cells", "faiss"])
 def test_opened_sources_give_the_same_candidates(small_bundle, small_context, tmp_path, engine):
     network, dataset = small_bundle.generator.network, small_bundle.dataset
     built = build_sources(network, dataset, dataset.test_start, IndexConfig(engine=engine))

@@ -8,6 +8,8 @@ import pytest
 
 from watchnext.config import IndexConfig
 from watchnext.errors import ArtifactError, RequestError
+from watchnext.retrieval.index import engines
+from watchnext.retrieval.index.cell_index import CellIndex
 from watchnext.retrieval.index.engines import build_index, engine_for, open_index, save_index
 from watchnext.retrieval.index.exact import ExactIndex
 from watchnext.retrieval.index.faiss_engine import FaissIndex
@@ -60,13 +62,13 @@ def changed(build, again) -> LiveIndex:
     return live
 
 
-@pytest.fixture(scope="module", params=[f"{engine}, {how}" for engine in ("exact", "faiss") for how in WAYS])
+@pytest.fixture(scope="module", params=[f"{engine}, {how}" for engine in ("exact", "cells", "faiss") for how in WAYS])
 def index(request, tmp_path_factory) -> VideoIndex:
     return made(*request.param.split(", ", 1), tmp_path_factory.mktemp("index"))
 
 
 @pytest.mark.parametrize("how", WAYS)
-@pytest.mark.parametrize("engine", ["exact", "faiss"])
+@pytest.mark.parametrize("engine", ["exact", "cells", "faiss"])
 def test_it_is_an_index_that_says_whether_it_is_exact(engine, how, tmp_path):
     index = made(engine, how, tmp_path)
     assert isinstance(index, VideoIndex)
@@ -205,14 +207,14 @@ def test_no_queries_give_no_lists(index, excluded):
     assert rows.shape == scores.shape == (0, 4)
 
 
-@pytest.mark.parametrize("engine", ["exact", "faiss"])
+@pytest.mark.parametrize("engine", ["exact", "cells", "faiss"])
 def test_a_catalogue_of_one_video_is_found(engine):
     index = build_index(VECTORS[:2], IndexConfig(engine=engine))
     rows, _ = index.search(QUERIES[:1], 3)
     assert rows.tolist() == [[1, 0, 0]]
 
 
-@pytest.mark.parametrize("engine", ["exact", "faiss"])
+@pytest.mark.parametrize("engine", ["exact", "cells", "faiss"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_vector_that_is_not_finite_is_refused(engine, value):
     broken = VECTORS.copy()
@@ -224,18 +226,29 @@ def test_a_vector_that_is_not_finite_is_refused(engine, value):
 def test_an_index_of_an_unknown_engine_is_refused(tmp_path):
     save_index(build_index(VECTORS, IndexConfig()), tmp_path / "videos")
     (tmp_path / "videos" / "engine.json").write_text(json.dumps({"engine": "scann"}))
-    with pytest.raises(ArtifactError, match="'scann'; known are exact, faiss"):
+    with pytest.raises(ArtifactError, match="'scann'; known are exact, cells, faiss"):
         open_index(tmp_path / "videos")
 
 
 @pytest.mark.parametrize(
-    ("engine", "num_videos", "chosen"),
-    [("auto", 99, "exact"), ("auto", 100, "faiss"), ("exact", 1000, "exact"), ("faiss", 2, "faiss")],
+    ("engine", "num_videos", "byte_products", "chosen"),
+    [
+        ("auto", 99, True, "exact"),
+        ("auto", 100, True, "cells"),
+        ("auto", 100, False, "faiss"),
+        ("exact", 1000, True, "exact"),
+        ("cells", 2, False, "cells"),
+        ("faiss", 2, True, "faiss"),
+    ],
 )
-def test_auto_takes_faiss_from_the_configured_size(engine, num_videos, chosen):
+def test_auto_takes_an_approximate_engine_from_the_configured_size(
+    monkeypatch, engine, num_videos, byte_products, chosen
+):
+    monkeypatch.setattr(engines, "has_byte_products", lambda: byte_products)
     assert engine_for(num_videos, IndexConfig(engine=engine, approximate_from=100)) == chosen
 
 
 def test_build_index_follows_the_choice():
-    assert isinstance(build_index(VECTORS, IndexConfig(approximate_from=NUM_VIDEOS)), FaissIndex)
+    assert isinstance(build_index(VECTORS, IndexConfig(engine="faiss")), FaissIndex)
+    assert isinstance(build_index(VECTORS, IndexConfig(engine="cells")), CellIndex)
     assert isinstance(build_index(VECTORS, IndexConfig(approximate_from=NUM_VIDEOS + 1)), ExactIndex)

@@ -7,13 +7,19 @@ import numpy as np
 
 from watchnext.config import IndexConfig
 from watchnext.errors import ArtifactError
+from watchnext.retrieval.index.cell_index import CellIndex
 from watchnext.retrieval.index.exact import ExactIndex
 from watchnext.retrieval.index.faiss_engine import FaissIndex
+from watchnext.retrieval.index.lanes import has_byte_products
 from watchnext.retrieval.index.parts import Part, ShardedIndex
 from watchnext.retrieval.index.protocol import BuiltIndex
 from watchnext.shapes import Array, Float
 
-_ENGINES: dict[str, type[ExactIndex] | type[FaissIndex]] = {"exact": ExactIndex, "faiss": FaissIndex}
+_ENGINES: dict[str, type[ExactIndex] | type[CellIndex] | type[FaissIndex]] = {
+    "exact": ExactIndex,
+    "cells": CellIndex,
+    "faiss": FaissIndex,
+}
 _SHARDS = "shards"
 
 
@@ -25,16 +31,22 @@ def build_index(vectors: Float[Array, "videos dim"], config: IndexConfig) -> Bui
     """
     if not np.isfinite(vectors).all():
         raise ArtifactError("a video vector is not finite: train the retrieval network again with a lower rate.")
-    if engine_for(len(vectors), config) == "faiss":
-        return FaissIndex.build(vectors)
-    return ExactIndex(vectors)
+    engine = engine_for(len(vectors), config)
+    if engine == "cells":
+        return CellIndex.build(vectors)
+    return FaissIndex.build(vectors) if engine == "faiss" else ExactIndex(vectors)
 
 
 def engine_for(num_videos: int, config: IndexConfig) -> str:
-    """Gives the engine's name: the configured one, or for 'auto' the exact scan up to the configured size."""
+    """Gives the engine's name: the configured one, or for 'auto' the exact scan up to the configured size.
+
+    Above, it is the cells; Faiss on processors without byte products, where cells are scanned by plain loops.
+    """
     if config.engine != "auto":
         return config.engine
-    return "faiss" if num_videos >= config.approximate_from else "exact"
+    if num_videos < config.approximate_from:
+        return "exact"
+    return "cells" if has_byte_products() else "faiss"
 
 
 def save_index(index: BuiltIndex, folder: Path) -> None:

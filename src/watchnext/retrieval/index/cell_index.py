@@ -1,0 +1,135 @@
+"""The approximate index of our own: cells of like vectors, scanned by half bytes, then by bytes, then exactly."""
+
+import json
+import threading
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import numpy as np
+
+from watchnext.retrieval.index.cell_search import Scratch, exact_scores, nearest_in_cells
+from watchnext.retrieval.index.cells import Cells, build_cells
+from watchnext.retrieval.index.exact import ExactIndex, open_vectors
+from watchnext.retrieval.index.protocol import CurvePoint, Lists, checked_queries, padded
+from watchnext.shapes import Array, Bool, Float, Int, RowLists
+
+_CELLS_OF_A_ROOT = 10
+_SCAN_BELOW_SHARE = 0.02
+_FEWEST_LOOKED_AT = 2_000
+_EVERYTHING = np.zeros(0, dtype=bool)
+
+
+class CellIndex:
+    """Looks at up to `effort` of the vectors for one query, those in the cells that promise most.
+
+    What it finds is scored by the stored vectors, so scores are exact dot products. Videos that may not be found are
+    passed over while cells are scanned. A query that finds fewer than k is answered by the exact scan, and so are all
+    where very few videos are allowed.
+    """
+
+    is_exact = False
+
+    def __init__(
+        self,
+        cells: Cells,
+        vectors: Float[Array, "videos dim"],
+        effort: int,
+        curve: tuple[CurvePoint, ...] = (),
+    ) -> None:
+        self._cells = cells
+        self._own = threading.local()
+        self.vectors = vectors
+        self.effort = effort
+        self.curve = curve
+
+    @classmethod
+    def build(cls, vectors: Float[Array, "videos dim"]) -> "CellIndex":
+        """Learns about 10·√videos cells and files every vector but row 0."""
+        cells = build_cells(vectors, int(_CELLS_OF_A_ROOT * np.sqrt(len(vectors))))
+        return cls(cells, vectors, max(_FEWEST_LOOKED_AT, len(vectors) // 20))
+
+    def efforts(self) -> list[int]:
+        """Gives numbers of vectors to look at, each half as many again as the one before, up to all."""
+        most = max(len(self.vectors), _FEWEST_LOOKED_AT + 1)
+        steps = np.geomspace(_FEWEST_LOOKED_AT, most, max(2, int(np.log(most / _FEWEST_LOOKED_AT) / np.log(1.5)) + 1))
+        return [int(step) for step in steps]
+
+    def with_effort(self, effort: int, curve: tuple[CurvePoint, ...] = ()) -> "CellIndex":
+        """Gives the same index looking at so many vectors."""
+        return CellIndex(self._cells, self.vectors, effort, curve)
+
+    def search(
+        self,
+        queries: Float[Array, "batch dim"],
+        k: int,
+        excluded: RowLists | None = None,
+        allowed: Bool[Array, "videos"] | None = None,
+    ) -> Lists:
+        """Gives the k best rows and their dot products; see `VideoIndex.search`."""
+        queries = checked_queries(queries, k, self.vectors.shape[1])
+        share = 1.0 if allowed is None else float(np.count_nonzero(allowed[1:]) / max(len(allowed) - 1, 1))
+        if share < _SCAN_BELOW_SHARE:
+            return ExactIndex(self.vectors).search(queries, k, excluded, allowed)
+        wanted = max(min(k, len(self.vectors) - 1), 1)
+        rows, scores = np.zeros((len(queries), k), dtype=np.int64), np.full((len(queries), k), -np.inf, np.float32)
+        for place, query in enumerate(queries):
+            left_out = excluded[place] if excluded else None
+            found = self._search_one(query, wanted, left_out, allowed, int(self.effort / share))
+            rows[place, : len(found[0])], scores[place, : len(found[0])] = found
+        short = np.flatnonzero(np.isneginf(scores[:, wanted - 1]))
+        if len(short):
+            struck = [excluded[place] for place in short] if excluded else None
+            rows[short], scores[short] = ExactIndex(self.vectors).search(queries[short], k, struck, allowed)
+        return padded(rows, scores, k)
+
+    def save(self, folder: Path) -> None:
+        """Writes the cells and the vectors."""
+        for field in fields(Cells):
+            np.save(folder / f"{field.name}.npy", getattr(self._cells, field.name))
+        np.save(folder / "vectors.npy", self.vectors)
+        told = {"effort": self.effort, "curve": [asdict(point) for point in self.curve]}
+        (folder / "tuning.json").write_text(json.dumps(told))
+
+    @classmethod
+    def open(cls, folder: Path) -> "CellIndex":
+        """Maps what `save` wrote."""
+        arrays = {field.name: np.load(folder / f"{field.name}.npy", mmap_mode="r") for field in fields(Cells)}
+        told = json.loads((folder / "tuning.json").read_text())
+        curve = tuple(CurvePoint(**point) for point in told["curve"])
+        return cls(Cells(**arrays), open_vectors(folder), told["effort"], curve)
+
+    def _search_one(
+        self,
+        query: Float[Array, "dim"],
+        k: int,
+        excluded: Int[Array, "_"] | None,
+        allowed: Bool[Array, "videos"] | None,
+        budget: int,
+    ) -> tuple[Int[Array, "_"], Float[Array, "_"]]:
+        struck = _EVERYTHING
+        if excluded is not None and len(excluded):
+            struck = self._struck()
+            struck[excluded] = True
+        rows = nearest_in_cells(
+            self._cells, query, k, budget, _EVERYTHING if allowed is None else allowed, struck, self._scratch(k)
+        )
+        if excluded is not None and len(excluded):
+            struck[excluded] = False
+        scores = np.empty(len(rows), dtype=np.float32)
+        exact_scores(query, self.vectors, rows, scores)
+        order = np.lexsort((rows, -scores))[:k]
+        return rows[order].astype(np.int64), scores[order]
+
+    def _scratch(self, k: int) -> Scratch:
+        """Working memory for lists of k, each thread its own."""
+        if getattr(self._own, "k", None) != k:
+            self._own.k, self._own.scratch = k, Scratch.of(self._cells, k)
+        found: Scratch = self._own.scratch
+        return found
+
+    def _struck(self) -> Bool[Array, "videos"]:
+        """Marks for excluded rows, all false, each thread its own."""
+        if not hasattr(self._own, "struck"):
+            self._own.struck = np.zeros(len(self.vectors), dtype=bool)
+        found: Array = self._own.struck
+        return found

@@ -1,0 +1,131 @@
+"""Sixteen vectors at once: dot products of bytes, as processors with byte products (VNNI) compute them.
+
+Vectors lie in blocks of sixteen. A line of 64 bytes has four neighbouring components of each of the sixteen, so that
+one instruction multiplies a line with four components of a query and adds the products up in sixteen sums. Stored
+bytes are unsigned, the query's signed. In half bytes, a line has eight components: the first four in the lower halves.
+
+Elsewhere the same numbers come from plain loops that Numba vectorises as well as it can.
+"""
+
+from collections.abc import Callable
+from typing import Any, no_type_check
+
+import numpy as np
+from llvmlite import binding, ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from watchnext.memory import large_pages
+from watchnext.shapes import Array, UInt8
+
+LANES = 16
+LINE = 64
+_INT, _FLOAT = ir.IntType(32), ir.FloatType()
+_INTS, _FLOATS = ir.VectorType(_INT, LANES), ir.VectorType(_FLOAT, LANES)
+
+
+def has_byte_products() -> bool:
+    """Says whether this processor multiplies lines of 64 bytes in one instruction."""
+    features: dict[str, bool] = binding.get_host_cpu_features()
+    return bool(features.get("avx512vnni") and features.get("avx512f"))
+
+
+def empty_bytes(size: int) -> UInt8[Array, "_"]:
+    """Gives zeroed bytes on large pages, which begin where a line does."""
+    found: Array = np.frombuffer(large_pages(max(size, 1)), dtype=np.uint8)[:size]
+    return found
+
+
+def _lines(context: Any, builder: Any, array: Any, kind: Any, start: Any) -> Any:
+    """A pointer to whole vectors at a flat place of an array."""
+    data = context.make_array(kind)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [start]), _INTS.as_pointer())
+
+
+def _everywhere(builder: Any, value: Any, kind: Any) -> Any:
+    """A vector of sixteen equal values."""
+    one = builder.insert_element(ir.Constant(ir.VectorType(kind, LANES), ir.Undefined), value, ir.Constant(_INT, 0))
+    return builder.shuffle_vector(one, one, ir.Constant(_INTS, [0] * LANES))
+
+
+def _products(context: Any, builder: Any, lines: Any, num_lines: Any, words: Any, halves: bool) -> Any:
+    """Sixteen dot products with the query's words of four bytes: a loop over the lines."""
+    dot = builder.module.declare_intrinsic(
+        "llvm.x86.avx512.vpdpbusd.512", (), ir.FunctionType(_INTS, [_INTS, _INTS, _INTS])
+    )
+    sums = [
+        cgutils.alloca_once_value(builder, ir.Constant(_INTS, [0] * LANES))  # type: ignore[no-untyped-call]
+        for _ in range(2)
+    ]
+    low = ir.Constant(_INTS, [0x0F0F0F0F] * LANES)
+    with cgutils.for_range(builder, num_lines) as loop:
+        line = builder.load(builder.gep(lines, [loop.index]), align=LINE)
+        parts = [line]
+        if halves:
+            shifted = builder.lshr(line, ir.Constant(_INTS, [4] * LANES))
+            parts = [builder.and_(line, low), builder.and_(shifted, low)]
+        first = builder.mul(loop.index, ir.Constant(loop.index.type, len(parts)))
+        for number, part in enumerate(parts):
+            place = builder.add(first, ir.Constant(first.type, number))
+            word = _everywhere(builder, builder.load(builder.gep(words, [place])), _INT)
+            total = builder.call(dot, [builder.load(sums[number]), part, word])
+            builder.store(total, sums[number])
+    return builder.add(builder.load(sums[0]), builder.load(sums[1]))
+
+
+def _scan_with(halves: bool) -> Any:
+    @intrinsic
+    def scan(typing: Any, codes: Any, start: Any, num_lines: Any, query: Any, offset: Any, out: Any, place: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            kinds = signature.args
+            lines = _lines(context, builder, arguments[0], kinds[0], arguments[1])
+            data = context.make_array(kinds[3])(context, builder, arguments[3]).data
+            words = builder.bitcast(data, _INT.as_pointer())
+            sums = _products(context, builder, lines, arguments[2], words, halves)
+            sums = builder.sub(sums, _everywhere(builder, arguments[4], _INT))
+            builder.store(sums, _lines(context, builder, arguments[5], kinds[5], arguments[6]), align=4)
+            return context.get_dummy_value()
+
+        return types.void(codes, types.intp, types.intp, query, types.int32, out, types.intp), generate
+
+    return scan
+
+
+def _plain_scan_with(halves: bool) -> Any:
+    @njit(nogil=True)
+    @no_type_check
+    def scan(codes, start, num_lines, query, offset, out, place):  # pragma: no cover  # compiled
+        for lane in range(LANES):
+            out[place + lane] = -offset
+        for line in range(num_lines):
+            for lane in range(LANES):
+                for byte in range(4):
+                    code = np.int32(codes[start + line * LINE + lane * 4 + byte])
+                    if halves:
+                        out[place + lane] += (code & 15) * np.int32(query[line * 8 + byte])
+                        out[place + lane] += (code >> 4) * np.int32(query[line * 8 + 4 + byte])
+                    else:
+                        out[place + lane] += code * np.int32(query[line * 4 + byte])
+
+    return scan
+
+
+def scans(byte_products: bool) -> tuple[Callable[..., None], Callable[..., None]]:
+    """Gives the scan of a block of bytes, and that of a block of half bytes, for use in compiled loops.
+
+    `scan(codes, start, num_lines, query, offset, out, place)` puts the sixteen int32 dot products, less `offset`, of
+    the block at `codes[start]` into `out[place:]`.
+    """
+    made = _scan_with if byte_products else _plain_scan_with
+    return made(False), made(True)
+
+
+@intrinsic
+def lowest_bit(typing: Any, bits: Any) -> Any:
+    """The place of the lowest bit that is set."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.uint64(types.uint64), generate
