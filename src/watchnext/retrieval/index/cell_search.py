@@ -253,8 +253,8 @@ def _first_pass(
     found = 0
     for turn in range(num):
         cell = order[turn]
-        if bound[cell] < kth:
-            break
+        if bound[cell] < kth:  # the order is that of a histogram's bins: a later one may do
+            continue
         if turn + 1 < num:
             begin = np.int64(first_block[order[turn + 1]]) * bytes_of_block
             for place in range(0, 2 * bytes_of_block, LINE):

@@ -29,6 +29,7 @@ _ROUNDS = 5
 _CLUSTERED_DIMS, _SCANNED_DIMS, _CENTRE_DIMS = 64, 128, 128
 _AT_ONCE = 65_536
 _REACH_SCANNED, _REACH_OTHERS = 4.5, 5.0  # standard deviations that a code reaches, beyond which it is cut
+_LONGEST_CENTRE = 6  # times the median, above which a centre is cut: one long vector spoils no other's
 _SHRINK = 8  # a cell's radius leans to its bucket's as if it had so many more vectors
 _TINY = 1e-12
 
@@ -167,7 +168,8 @@ class _Sums:
         Differences are taken from what is stored: rounding a centre costs nothing.
         """
         means = self._means()
-        step = (np.abs(means).max(axis=0) / 127 + _TINY).astype(np.float32)
+        most = _LONGEST_CENTRE * np.median(np.linalg.norm(means[self.count > 0], axis=1))
+        step = (np.minimum(np.abs(means).max(axis=0), most) / 127 + _TINY).astype(np.float32)
         rounded = np.clip(np.rint(means / step), -127, 127)
         rounded[:, _CENTRE_DIMS:] = 0.0
         return _in_blocks(_unsigned(rounded[:, :_CENTRE_DIMS])), (rounded * step).astype(np.float32), step
@@ -180,7 +182,7 @@ class _Sums:
         inside = np.maximum(inside, 1e-4 * square)
         for first, last in zip(self._learnt.starts[:-1], self._learnt.starts[1:], strict=True):
             part = slice(int(first), int(last))
-            usual = (inside[part] * count[part]).sum() / max(count[part].sum(), 1)
+            usual = np.median(inside[part][count[part] > 0]) if count[part].any() else 0.0
             inside[part] = (inside[part] * count[part] + usual * _SHRINK) / (count[part] + _SHRINK)
         radius: Array = np.sqrt(inside + _TINY).astype(np.float32)
         return radius

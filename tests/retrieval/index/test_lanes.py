@@ -1,0 +1,58 @@
+"""Byte products against integer arithmetic, by the processor's own instruction and by plain loops."""
+
+import numpy as np
+import pytest
+from numba import njit
+
+from watchnext.retrieval.index.lanes import LANES, LINE, empty_bytes, has_byte_products, lowest_bit, scans
+
+WAYS = pytest.mark.parametrize(
+    "byte_products",
+    [False, pytest.param(True, marks=pytest.mark.skipif(not has_byte_products(), reason="no such instruction"))],
+)
+
+
+@WAYS
+@pytest.mark.parametrize("halves", [False, True])
+@pytest.mark.parametrize("num_lines", [1, 2, 7, 32])
+def test_sixteen_products_are_those_of_integers(byte_products, halves, num_lines):
+    scan = scans(byte_products)[halves]
+
+    @njit
+    def called(codes, start, num_lines, query, offset, out, place):
+        scan(codes, start, num_lines, query, offset, out, place)
+
+    random = np.random.default_rng(num_lines)
+    codes = empty_bytes(3 * num_lines * LINE)
+    codes[:] = random.integers(0, 256, codes.size)
+    query = random.integers(-128, 128, num_lines * (8 if halves else 4)).astype(np.int8)
+    out = np.full(2 * LANES, 99, dtype=np.int32)
+    called(codes, num_lines * LINE, num_lines, query, np.int32(1000), out, LANES)
+    block = codes[num_lines * LINE : 2 * num_lines * LINE].reshape(num_lines, LANES, 4).astype(int)
+    if halves:
+        block = np.concatenate([block & 15, block >> 4], axis=2)
+    expected = np.einsum("ilb,ib->l", block, query.reshape(num_lines, -1).astype(int)) - 1000
+    assert out.tolist() == [99] * LANES + expected.tolist()
+
+
+def test_extreme_bytes_do_not_saturate():
+    codes = empty_bytes(32 * LINE)
+    codes[:] = 255
+    query = np.full(128, -128, dtype=np.int8)
+    for way in {False, has_byte_products()}:
+        scan = scans(way)[0]
+        out = np.zeros(LANES, dtype=np.int32)
+        njit(lambda codes, query, out, scan=scan: scan(codes, 0, 32, query, np.int32(0), out, 0))(codes, query, out)
+        assert out.tolist() == [128 * 255 * -128] * LANES
+
+
+@pytest.mark.parametrize(("bits", "place"), [(1, 0), (12, 2), (1 << 15, 15), (1 << 63, 63)])
+def test_the_lowest_bit(bits, place):
+    assert njit(lambda bits: lowest_bit(bits))(np.uint64(bits)) == place
+
+
+@pytest.mark.parametrize("size", [0, 1, 5_000_000])
+def test_lines_begin_at_round_addresses(size):
+    found = empty_bytes(size)
+    assert len(found) == size and not found.any()
+    assert found.ctypes.data % LINE == 0
