@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from watchnext.memory import keep_freed_memory, large_pages
+from watchnext.memory import file_of_pages, keep_freed_memory, large_pages
 
 
 @pytest.mark.parametrize(("libc", "listens"), [("glibc", True), ("musl", False)])
@@ -29,6 +29,21 @@ def test_large_pages_are_asked_for_and_come_zeroed():
 def test_systems_without_large_pages_give_usual_ones(monkeypatch):
     monkeypatch.delattr(mmap, "MADV_HUGEPAGE")
     assert large_pages(10)[:] == bytes(10)
+
+
+def test_a_file_of_pages_is_written_and_read_at_random(tmp_path):
+    memory = file_of_pages(tmp_path / "table", 9_000)
+    assert memory[:] == bytes(9_000)
+    memory[8_999] = 7
+    assert (tmp_path / "table").read_bytes() == bytes(8_999) + b"\x07"
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    flags = next(line for line in _mapping_at(address) if line.startswith("VmFlags:")).split()
+    assert "rr" in flags and "sh" in flags  # random reads are advised; writes reach the file
+
+
+def test_systems_that_take_no_advice_give_files_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.delattr(mmap, "MADV_RANDOM")
+    assert file_of_pages(tmp_path / "table", 10)[:] == bytes(10)
 
 
 def _mapping_at(address: int) -> list[str]:

@@ -3,6 +3,7 @@
 import ctypes
 import mmap
 import platform
+from pathlib import Path
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # the names of malloc.h
 _AS_MUCH_AS_CAN_BE_SAID_BYTES = 2**31 - 1
@@ -19,6 +20,19 @@ def keep_freed_memory() -> bool:
     library = ctypes.CDLL(None)
     told = [library.mallopt(name, _AS_MUCH_AS_CAN_BE_SAID_BYTES) for name in (_MMAP_THRESHOLD, _TRIM_THRESHOLD)]
     return all(told)
+
+
+def file_of_pages(path: Path, num_bytes: int) -> mmap.mmap:
+    """Gives a new file of zeros as memory, for reading and writing at random places.
+
+    The system is told so: by default it reads 128 KB around each page that is missing.
+    """
+    with path.open("wb+") as file:
+        file.truncate(num_bytes)
+        memory = mmap.mmap(file.fileno(), num_bytes)
+    if hasattr(mmap, "MADV_RANDOM"):
+        memory.madvise(mmap.MADV_RANDOM)
+    return memory
 
 
 def large_pages(num_bytes: int) -> mmap.mmap:

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from watchnext.layers.row_kernels import adagrad_on_rows, bag_means, rounding_noise
-from watchnext.memory import large_pages
+from watchnext.memory import file_of_pages, large_pages
 from watchnext.progress import bar
 from watchnext.shapes import Float, Int, Tensor
 
@@ -207,5 +207,5 @@ def _empty(num_rows: int, dim: int, storage: TableStorage) -> Float[Tensor, "row
     if storage.folder is None:
         return torch.frombuffer(large_pages(size * storage.dtype.itemsize), dtype=storage.dtype).reshape(num_rows, dim)
     file = storage.folder / f"table-{len(list(storage.folder.iterdir()))}.bin"
-    mapped = torch.from_file(str(file), shared=True, size=size, dtype=storage.dtype)
-    return mapped.reshape(num_rows, dim)
+    pages = file_of_pages(file, size * storage.dtype.itemsize)
+    return torch.frombuffer(pages, dtype=storage.dtype).reshape(num_rows, dim)
