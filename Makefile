@@ -9,7 +9,7 @@ FOLDER ?= $(wildcard ../shared/data/ml1m)
 QUALITY_OPTIONS = $(if $(FOLDER),--folder $(FOLDER)) $(if $(REFEREE),--referee $(REFEREE))
 
 .PHONY: demo test lint bench bench-recovery bench-simulate bench-prepare bench-quality \
-	bench-uploads bench-step format clean
+	bench-uploads bench-step bench-index format clean
 
 $(READY): pyproject.toml constraints.txt scripts/install.sh
 	PYTHON=$(PYTHON) VENV=$(VENV) sh scripts/install.sh
@@ -53,6 +53,9 @@ bench-uploads: $(READY)  ## what the video tower finds of videos that training n
 
 bench-step: $(READY) .peers/.installed  ## the training step at 1 and 10 million videos, beside the peers'
 	$(BIN)/python benchmarks/step.py
+
+bench-index: $(READY)  ## the video index beside libraries; VIDEOS=10000000 for ten million
+	$(BIN)/python benchmarks/index.py --videos $(or $(VIDEOS),1000000)
 
 .peers/.installed: benchmarks/peers/install.sh
 	PYTHON=$(PYTHON) sh benchmarks/peers/install.sh .peers

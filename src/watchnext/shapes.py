@@ -55,6 +55,13 @@ AXES = {
     "shelves": "bounds between the stretches of videos of one language and topic",
     "days": "whole days since upload",
     "cells": "cells of the approximate index",
+    "columns": "rows of the video vocabulary that may be found at all",
+    "block": "scores of neighbouring videos",
+    "new": "videos that are added to an index",
+    "gone": "videos that were removed from an index",
+    "temperatures": "what logits may be divided by",
+    "spreads": "shares of the watches that may be spread over all videos",
+    "owners": "users, videos or channels, whose rows lie together",
     "slots": "places for vectors in the cells, some of them empty",
     "offsets": "where each owner's rows begin, and at last where they end: one more than owners",
 }

@@ -12,7 +12,7 @@ from watchnext.examples.impressions import Impressions
 def users_without_a_past(batch: int) -> UserContext:
     ids, flags = np.zeros((batch, 1), dtype=np.int64), np.zeros((batch, 1), dtype=bool)
     values, users = np.zeros((batch, 1)), np.arange(batch)
-    return UserContext(users, users, ids, ids, values, flags, flags, ids, ids, ids, ids, values)
+    return UserContext(users, users, ids, ids, values, flags, flags, ids, ids, ids, values)
 
 
 def impressions_of(user_row: Sequence[int], video_row: Sequence[int], watch_seconds: Sequence[float]) -> Impressions:

@@ -127,3 +127,9 @@ def test_lists_of_several_lengths_one_after_the_other(searched):
         assert rows.shape == (3, k)
         assert (rows[:, : min(k, 30_000)] > 0).all()
         assert (rows[:, 0] == exact.search(users[:3], 1)[0][:, 0]).all()
+
+
+def test_its_size_is_a_byte_a_component_and_little_more(searched):
+    index, _, _ = searched
+    codes = 30_000 * 32
+    assert codes < index.num_bytes < 1.6 * codes

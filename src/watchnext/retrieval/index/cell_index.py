@@ -48,6 +48,11 @@ class CellIndex:
         cells = build_cells(vectors, int(_CELLS_OF_A_ROOT * np.sqrt(len(vectors))))
         return cls(cells, vectors, max(_FEWEST_LOOKED_AT, len(vectors) // 20))
 
+    @property
+    def num_bytes(self) -> int:
+        """The size of the cells, without the stored vectors."""
+        return sum(array.nbytes for array in vars(self._cells).values())
+
     def efforts(self) -> list[int]:
         """Gives numbers of vectors to look at, each half as many again as the one before, up to all."""
         most = max(len(self.vectors), _FEWEST_LOOKED_AT + 1)
