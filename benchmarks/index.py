@@ -1,6 +1,6 @@
 """The video index beside libraries: recall against latency, build time and memory, one query at a time on one core.
 
-    python benchmarks/index.py [--videos 1_000_000] [--target-recall 0.98] [--k 500] [--libraries ivf-sq8 ivf-pq hnsw]
+    python benchmarks/index.py [--videos 1_000_000] [--target-recall 0.98] [--k 500] [--libraries ivf-sq8 hnsw]
 
 Vectors are made up: 2,000 Zipf-popular topics (three tenths of the variance), noise with a power-law spectrum
 (participation ratio 54 at 256 floats), log-normal norms (sigma 0.3). Queries are mixtures of one to five topics: 300
@@ -157,7 +157,6 @@ def faiss_index(description: str, setting: str, settings: list[int]) -> Callable
 PROBES = [8, 16, 32, 64, 128, 256, 512, 1024, 2048]
 LIBRARIES = {
     "ivf-sq8": faiss_index("IVF{partitions},SQ8", "nprobe", PROBES),
-    "ivf-pq": faiss_index("IVF{partitions},PQ128x4fs,RFlat", "nprobe", PROBES),
     "hnsw": faiss_index("HNSW32,SQ8", "efSearch", [500, 700, 1000, 1400, 2000, 2800, 4000]),
 }
 
