@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numba import njit
 
-from watchnext.layers.native import as_array, num_parts, side_by_side, widened
+from watchnext.layers.native import as_array, even_parts, side_by_side, widened
 from watchnext.shapes import Float, Tensor
 
 _LOG2_E = math.log2(math.e)
@@ -24,8 +24,7 @@ def exponentiate(logits: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch
     if logits.dtype != torch.bfloat16 or logits.device.type != "cpu":
         return logits.exp_().sum(dim=1, dtype=torch.float32)
     sums = np.empty(len(logits), dtype=np.float32)
-    bounds = [int(bound) for bound in np.linspace(0, len(logits), num_parts(logits.numel()) + 1)]
-    side_by_side(_exponentiate_rows, bounds, (as_array(logits), sums))
+    side_by_side(_exponentiate_rows, even_parts(len(logits), logits.numel()), (as_array(logits), sums))
     return torch.from_numpy(sums)
 
 

@@ -38,6 +38,12 @@ def num_parts(work: int) -> int:
     return threads * _PARTS_OF_A_THREAD if threads > 1 and work >= _WORTH_A_THREAD else 1
 
 
+def even_parts(count: int, work: int) -> list[int]:
+    """Gives bounds that cut `count` rows into parts of equal size, as many as `work` numbers are worth."""
+    parts = min(num_parts(work), max(count, 1))
+    return [int(bound) for bound in np.linspace(0, count, parts + 1)]
+
+
 def side_by_side(kernel: Callable[..., None], bounds: list[int], arguments: tuple[Any, ...]) -> None:
     """Calls the kernel for each part, in threads: compiled loops let go of the interpreter."""
     parts = pairwise(bounds)

@@ -12,7 +12,7 @@ import torch
 from numba import njit
 from torch.nn import functional
 
-from watchnext.layers.native import as_array, fetch_ahead, narrowed, num_parts, side_by_side, widened
+from watchnext.layers.native import as_array, even_parts, fetch_ahead, narrowed, num_parts, side_by_side, widened
 from watchnext.shapes import Array, Float, Int, Tensor, UInt16
 
 EPSILON = 1e-8
@@ -26,8 +26,7 @@ def bag_means(table: Float[Tensor, "rows dim"], bags: Int[Tensor, "batch history
     if table.device.type != "cpu":
         return functional.embedding_bag(bags, table, mode="mean", padding_idx=0).float()
     means = np.empty((len(bags), table.shape[1]), dtype=np.float32)
-    bounds = [int(bound) for bound in np.linspace(0, len(bags), num_parts(bags.numel()) + 1)]
-    side_by_side(_bag_means, bounds, (as_array(table), bags.contiguous().numpy(), means))
+    side_by_side(_bag_means, even_parts(len(bags), bags.numel()), (as_array(table), bags.contiguous().numpy(), means))
     return torch.from_numpy(means)
 
 

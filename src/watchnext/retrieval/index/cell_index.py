@@ -1,16 +1,16 @@
 """The approximate index of our own: cells of like vectors, scanned by half bytes, then by bytes, then exactly."""
 
-import json
 import threading
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 
 from watchnext.retrieval.index.cell_search import Scratch, exact_scores, nearest_in_cells
 from watchnext.retrieval.index.cells import Cells, build_cells
-from watchnext.retrieval.index.exact import ExactIndex, open_vectors
-from watchnext.retrieval.index.protocol import CurvePoint, Lists, checked_queries, padded
+from watchnext.retrieval.index.exact import ExactIndex, fill_short_lists, open_vectors
+from watchnext.retrieval.index.protocol import CurvePoint, Lists, checked_queries
+from watchnext.retrieval.index.tuning import open_tuning, save_tuning
 from watchnext.shapes import Array, Bool, Float, Int, RowLists
 
 _CELLS_OF_A_ROOT = 10
@@ -81,27 +81,21 @@ class CellIndex:
             left_out = excluded[place] if excluded else None
             found = self._search_one(query, wanted, left_out, allowed, int(self.effort / share))
             rows[place, : len(found[0])], scores[place, : len(found[0])] = found
-        short = np.flatnonzero(np.isneginf(scores[:, wanted - 1]))
-        if len(short):
-            struck = [excluded[place] for place in short] if excluded else None
-            rows[short], scores[short] = ExactIndex(self.vectors).search(queries[short], k, struck, allowed)
-        return padded(rows, scores, k)
+        fill_short_lists((rows, scores), self.vectors, queries, excluded, allowed)
+        return rows, scores
 
     def save(self, folder: Path) -> None:
         """Writes the cells and the vectors."""
         for field in fields(Cells):
             np.save(folder / f"{field.name}.npy", getattr(self._cells, field.name))
         np.save(folder / "vectors.npy", self.vectors)
-        told = {"effort": self.effort, "curve": [asdict(point) for point in self.curve]}
-        (folder / "tuning.json").write_text(json.dumps(told))
+        save_tuning(folder, self)
 
     @classmethod
     def open(cls, folder: Path) -> "CellIndex":
         """Maps what `save` wrote."""
         arrays = {field.name: np.load(folder / f"{field.name}.npy", mmap_mode="r") for field in fields(Cells)}
-        told = json.loads((folder / "tuning.json").read_text())
-        curve = tuple(CurvePoint(**point) for point in told["curve"])
-        return cls(Cells(**arrays), open_vectors(folder), told["effort"], curve)
+        return cls(Cells(**arrays), open_vectors(folder), *open_tuning(folder))
 
     def _search_one(
         self,

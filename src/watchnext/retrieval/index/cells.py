@@ -16,7 +16,7 @@ from typing import Any, no_type_check
 import numpy as np
 from numba import njit
 
-from watchnext.layers.native import num_parts, side_by_side
+from watchnext.layers.native import even_parts, side_by_side
 from watchnext.progress import bar
 from watchnext.retrieval.index.lanes import LANES, LINE, empty_bytes, has_byte_products, scans
 from watchnext.shapes import Array, Float, Int, UInt8
@@ -92,9 +92,8 @@ def build_cells(vectors: Float[Array, "videos dim"], num_cells: int, seed: int =
         others = empty_bytes(len(video_row) * (dim - num_scanned // 2))
         for start, block in _blocks(vectors):
             part = slice(start, start + len(block))
-            bounds = [int(bound) for bound in np.linspace(0, len(block), num_parts(block.size) + 1)]
             arguments = (block @ basis, labels[part], places[part], stored, radius, step, num_scanned, scanned, others)
-            side_by_side(_encode, bounds, arguments)
+            side_by_side(_encode, even_parts(len(block), block.size), arguments)
             progress.advance(len(block))
     variance = (spread**2).astype(np.float32)
     return Cells(
@@ -210,8 +209,7 @@ def _k_means(units: Float[Array, "rows _"], cells: int, random: np.random.Genera
 def _nearest(signed: Array, directions: UInt8[Array, "_"]) -> Int[Array, "rows"]:
     """The direction with the largest dot product with each row of signed bytes."""
     labels = np.zeros(len(signed), dtype=np.int32)
-    bounds = [int(bound) for bound in np.linspace(0, len(signed), num_parts(signed.size) + 1)]
-    side_by_side(_find_nearest, bounds, (signed, directions, labels))
+    side_by_side(_find_nearest, even_parts(len(signed), signed.size), (signed, directions, labels))
     return labels
 
 

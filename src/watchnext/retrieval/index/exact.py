@@ -69,6 +69,23 @@ class ExactIndex:
         return padded(places if columns is None or not count else columns[places], best, k)
 
 
+def fill_short_lists(
+    lists: Lists,
+    vectors: Float[Array, "videos dim"],
+    queries: Float[Array, "batch dim"],
+    excluded: RowLists | None,
+    allowed: Bool[Array, "videos"] | None,
+) -> None:
+    """Replaces the lists in which an approximate search found too few by those of the exact scan."""
+    rows, scores = lists
+    k = rows.shape[1]
+    last = max(min(k, len(vectors) - 1), 1) - 1
+    short = np.flatnonzero(np.isneginf(scores[:, last]))
+    if len(short):
+        struck = [excluded[place] for place in short] if excluded else None
+        rows[short], scores[short] = ExactIndex(vectors).search(queries[short], k, struck, allowed)
+
+
 @dataclass(frozen=True)
 class _Struck:
     """Pairs of a query and a place that it must not find, in the order of the places."""

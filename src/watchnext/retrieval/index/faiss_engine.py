@@ -1,14 +1,13 @@
 """The approximate index: Faiss partitions with 8-bit codes, exact scores for what they find."""
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 
 import faiss
 import numpy as np
 
-from watchnext.retrieval.index.exact import ExactIndex, open_vectors
+from watchnext.retrieval.index.exact import ExactIndex, fill_short_lists, open_vectors
 from watchnext.retrieval.index.protocol import CurvePoint, Lists, checked_queries, padded
+from watchnext.retrieval.index.tuning import open_tuning, save_tuning
 from watchnext.shapes import Array, Bool, Float, RowLists
 
 _TRAINING_VECTORS_PER_PARTITION = 64
@@ -86,23 +85,17 @@ class FaissIndex:
             scores[place, np.isin(rows[place], left_out)] = -np.inf
         order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         found, best = padded(np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1), k)
-        short = np.flatnonzero(np.isneginf(best[:, -1]))
-        if len(short):
-            struck = [excluded[place] for place in short] if excluded else None
-            found[short], best[short] = ExactIndex(self.vectors).search(queries[short], k, struck, allowed)
+        fill_short_lists((found, best), self.vectors, queries, excluded, allowed)
         return found, best
 
     def save(self, folder: Path) -> None:
         """Writes the partitions and the vectors."""
         faiss.write_index(self._partitions, str(folder / "partitions.faiss"))
         np.save(folder / "vectors.npy", self.vectors)
-        told = {"probes": self.effort, "curve": [asdict(point) for point in self.curve]}
-        (folder / "tuning.json").write_text(json.dumps(told))
+        save_tuning(folder, self)
 
     @classmethod
     def open(cls, folder: Path) -> "FaissIndex":
         """Maps what `save` wrote."""
         partitions = faiss.read_index(str(folder / "partitions.faiss"), faiss.IO_FLAG_MMAP)
-        told = json.loads((folder / "tuning.json").read_text())
-        curve = tuple(CurvePoint(**point) for point in told["curve"])
-        return cls(partitions, open_vectors(folder), told["probes"], curve)
+        return cls(partitions, open_vectors(folder), *open_tuning(folder))

@@ -5,7 +5,7 @@ from typing import Any, no_type_check
 import numpy as np
 from numba import njit
 
-from watchnext.layers.native import num_parts, side_by_side
+from watchnext.layers.native import even_parts, side_by_side
 from watchnext.shapes import Array, Float, Int
 
 _SCORES_AT_ONCE = 64
@@ -27,10 +27,8 @@ class RunningTop:
 
     def offer(self, scores: Float[Array, "batch block"], first: int) -> None:
         """Takes the scores of the places `first`, `first` + 1 and so on; -inf is never kept."""
-        parts = min(num_parts(scores.size), max(len(scores), 1))
-        bounds = [int(bound) for bound in np.linspace(0, len(scores), parts + 1)]
         arguments = (scores, first, self._k, self._places, self._scores, self._counts, self._least)
-        side_by_side(_offer, bounds, arguments)
+        side_by_side(_offer, even_parts(len(scores), scores.size), arguments)
 
     def best(self) -> tuple[Int[Array, "batch k"], Float[Array, "batch k"]]:
         """Gives places and scores, best first, of equals the first one offered; -inf where fewer were offered."""

@@ -1,6 +1,9 @@
 """How hard an approximate index has to look: measured, never guessed."""
 
+import json
 import time
+from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 
@@ -39,6 +42,18 @@ def recall_curve(index: TunableIndex, queries: Float[Array, "batch dim"], k: int
             if curve[-1].recall >= _WHOLE:
                 break
     return tuple(curve)
+
+
+def save_tuning(folder: Path, index: TunableIndex) -> None:
+    """Writes the effort, and the curve by which it was chosen."""
+    told = {"effort": index.effort, "curve": [asdict(point) for point in index.curve]}
+    (folder / "tuning.json").write_text(json.dumps(told))
+
+
+def open_tuning(folder: Path) -> tuple[int, tuple[CurvePoint, ...]]:
+    """Reads them."""
+    told = json.loads((folder / "tuning.json").read_text())
+    return told["effort"], tuple(CurvePoint(**point) for point in told["curve"])
 
 
 def recalls(found: Int[Array, "batch k"], right: Int[Array, "batch k"]) -> Float[Array, "batch"]:
