@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from numba import njit
 
-from watchnext.retrieval.index.lanes import LANES, LINE, empty_bytes, has_byte_products, lowest_bit, scans
+from watchnext.retrieval.index.lanes import (
+    LANES,
+    LINE,
+    ROWS_AT_ONCE,
+    comparison,
+    empty_bytes,
+    has_byte_products,
+    lowest_bit,
+    scans,
+)
 
 WAYS = pytest.mark.parametrize(
     "byte_products",
@@ -56,3 +65,24 @@ def test_lines_begin_at_round_addresses(size):
     found = empty_bytes(size)
     assert len(found) == size and not found.any()
     assert found.ctypes.data % LINE == 0
+
+
+@WAYS
+def test_the_best_block_of_several_rows_is_kept_lane_by_lane(byte_products):
+    keep_best = comparison(byte_products)
+
+    @njit
+    def called(codes, start, num_lines, rows, best, where, here):
+        keep_best(codes, start, num_lines, rows, best, where, here)
+
+    random, num_lines, blocks = np.random.default_rng(1), 5, 7
+    codes = empty_bytes(blocks * num_lines * LINE)
+    codes[:] = random.integers(0, 256, codes.size)
+    rows = random.integers(-128, 128, ROWS_AT_ONCE * num_lines * 4).astype(np.int8)
+    best, where = np.full(ROWS_AT_ONCE * LANES, -(2**31), np.int32), np.full(ROWS_AT_ONCE * LANES, 99, np.int32)
+    for block in range(blocks):
+        called(codes, block * num_lines * LINE, num_lines, rows, best, where, np.int32(block))
+    lines = codes.reshape(blocks, num_lines, LANES, 4).astype(int)
+    products = np.einsum("nilb,rib->rnl", lines, rows.reshape(ROWS_AT_ONCE, num_lines, 4).astype(int))
+    assert best.reshape(ROWS_AT_ONCE, LANES).tolist() == products.max(axis=1).tolist()
+    assert where.reshape(ROWS_AT_ONCE, LANES).tolist() == products.argmax(axis=1).tolist()

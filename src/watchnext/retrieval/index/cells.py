@@ -18,7 +18,7 @@ from numba import njit
 
 from watchnext.layers.native import even_parts, side_by_side
 from watchnext.progress import bar
-from watchnext.retrieval.index.lanes import LANES, LINE, empty_bytes, has_byte_products, scans
+from watchnext.retrieval.index.lanes import LANES, LINE, ROWS_AT_ONCE, comparison, empty_bytes, has_byte_products
 from watchnext.shapes import Array, Float, Int, UInt8
 
 _NORM_QUANTILES = (0.3, 0.6, 0.8, 0.9, 0.96, 0.99)
@@ -33,7 +33,7 @@ _LONGEST_CENTRE = 6  # times the median, above which a centre is cut: one long v
 _SHRINK = 8  # a cell's radius leans to its bucket's as if it had so many more vectors
 _TINY = 1e-12
 
-_scan_bytes, _ = scans(has_byte_products())
+_keep_best = comparison(has_byte_products())
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class _Learnt:
     def of(cls, vectors: Float[Array, "videos dim"], num_cells: int, random: np.random.Generator) -> "_Learnt":
         wanted = min(len(vectors) - 1, max(_SAMPLE, num_cells * _VECTORS_OF_A_CELL_TO_LEARN_FROM))
         sample = _padded(vectors[np.sort(random.choice(len(vectors) - 1, wanted, replace=False)) + 1])
-        norms = np.linalg.norm(sample, axis=1)
+        norms = _norms(sample)
         alike = norms.std() < _LIKE_NORMS * norms.mean() + _TINY
         edges = np.zeros(0) if alike else np.unique(np.quantile(norms, _NORM_QUANTILES))
         units = sample[:_SAMPLE] / (norms[:_SAMPLE, None] + _TINY)
@@ -141,8 +141,8 @@ class _Learnt:
 
     def _buckets_and_units(self, block: Float[Array, "rows dim"]) -> tuple[Int[Array, "rows"], Float[Array, "rows _"]]:
         leading = block @ self.basis[:, :_CLUSTERED_DIMS]
-        units = leading / (np.linalg.norm(leading, axis=1, keepdims=True) + _TINY)
-        return np.searchsorted(self.edges, np.linalg.norm(block, axis=1)), units.astype(np.float32)
+        units = leading / (_norms(leading)[:, None] + np.float32(_TINY))
+        return np.searchsorted(self.edges, _norms(block)), units
 
 
 class _Sums:
@@ -236,7 +236,13 @@ def _blocks(vectors: Float[Array, "videos dim"]) -> Iterator[tuple[int, Float[Ar
 
 def _padded(vectors: Float[Array, "rows dim"]) -> Float[Array, "rows _"]:
     """Zeros behind each vector, up to a multiple of eight."""
-    return np.pad(vectors, ((0, 0), (0, -vectors.shape[1] % 8))).astype(np.float32)
+    missing = -vectors.shape[1] % 8
+    return np.pad(vectors, ((0, 0), (0, missing))) if missing else np.asarray(vectors)
+
+
+def _norms(vectors: Float[Array, "rows _"]) -> Float[Array, "rows"]:
+    norms: Array = np.sqrt(np.einsum("rd,rd->r", vectors, vectors))  # several times as fast as np.linalg.norm
+    return norms
 
 
 def _signed(units: Float[Array, "rows _"]) -> Array:
@@ -262,22 +268,23 @@ def _in_blocks(codes: UInt8[Array, "rows _"]) -> UInt8[Array, "_"]:
 def _find_nearest(
     signed: Any, directions: Any, labels: Any, begin: int, end: int
 ) -> None:  # pragma: no cover  # compiled
+    # Stored bytes are 128 too high, for every direction alike: a row's best is the best.
     dim = signed.shape[1]
-    products = np.empty(LANES, np.int32)
-    query = np.empty(dim, np.int8)
-    zero = np.int32(0)
-    for row in range(begin, end):
-        query[:] = signed[row]
-        best = np.int32(-2147483648)
+    best, where = np.empty(ROWS_AT_ONCE * LANES, np.int32), np.zeros(ROWS_AT_ONCE * LANES, np.int32)
+    rows = np.zeros(ROWS_AT_ONCE * dim, np.int8)
+    flat = signed.reshape(-1)
+    for first in range(begin, end, ROWS_AT_ONCE):
+        many = min(ROWS_AT_ONCE, end - first)
+        rows[: many * dim] = flat[first * dim : (first + many) * dim]
+        best[:] = -2147483648
         for block in range(len(directions) // (LANES * dim)):
-            _scan_bytes(directions, block * LANES * dim, dim // 4, query, zero, products, 0)
-            highest = products.max()
-            # Codes are 128 too high, for every direction alike: 128 times the query's sum.
-            if highest > best:
-                best = highest
-                for lane in range(LANES - 1, -1, -1):
-                    if products[lane] == highest:
-                        labels[row] = block * LANES + lane
+            _keep_best(directions, block * LANES * dim, dim // 4, rows, best, where, np.int32(block))
+        for row in range(many):
+            lane = row * LANES
+            for other in range(lane + 1, (row + 1) * LANES):
+                if best[other] > best[lane] or (best[other] == best[lane] and where[other] < where[lane]):
+                    lane = other
+            labels[first + row] = where[lane] * LANES + lane - row * LANES
 
 
 @njit(nogil=True, cache=True)

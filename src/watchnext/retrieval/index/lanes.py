@@ -8,6 +8,7 @@ Elsewhere the same numbers come from plain loops that Numba vectorises as well a
 """
 
 from collections.abc import Callable
+from functools import reduce
 from typing import Any, no_type_check
 
 import numpy as np
@@ -21,6 +22,7 @@ from watchnext.shapes import Array, UInt8
 
 LANES = 16
 LINE = 64
+ROWS_AT_ONCE = 4
 _INT, _FLOAT = ir.IntType(32), ir.FloatType()
 _INTS, _FLOATS = ir.VectorType(_INT, LANES), ir.VectorType(_FLOAT, LANES)
 
@@ -49,29 +51,30 @@ def _everywhere(builder: Any, value: Any, kind: Any) -> Any:
     return builder.shuffle_vector(one, one, ir.Constant(_INTS, [0] * LANES))
 
 
-def _products(context: Any, builder: Any, lines: Any, num_lines: Any, words: Any, halves: bool) -> Any:
-    """Sixteen dot products with the query's words of four bytes: a loop over the lines."""
+def _products(context: Any, builder: Any, lines: Any, num_lines: Any, queries: list[Any], halves: bool) -> list[Any]:
+    """Sixteen dot products with each query's words of four bytes: a loop over the lines."""
     dot = builder.module.declare_intrinsic(
         "llvm.x86.avx512.vpdpbusd.512", (), ir.FunctionType(_INTS, [_INTS, _INTS, _INTS])
     )
+    zeros, low = ir.Constant(_INTS, [0] * LANES), ir.Constant(_INTS, [0x0F0F0F0F] * LANES)
+    num_parts = 2 if halves else 1
     sums = [
-        cgutils.alloca_once_value(builder, ir.Constant(_INTS, [0] * LANES))  # type: ignore[no-untyped-call]
-        for _ in range(2)
+        [cgutils.alloca_once_value(builder, zeros) for _ in range(num_parts)]  # type: ignore[no-untyped-call]
+        for _ in queries
     ]
-    low = ir.Constant(_INTS, [0x0F0F0F0F] * LANES)
     with cgutils.for_range(builder, num_lines) as loop:
         line = builder.load(builder.gep(lines, [loop.index]), align=LINE)
         parts = [line]
         if halves:
             shifted = builder.lshr(line, ir.Constant(_INTS, [4] * LANES))
             parts = [builder.and_(line, low), builder.and_(shifted, low)]
-        first = builder.mul(loop.index, ir.Constant(loop.index.type, len(parts)))
-        for number, part in enumerate(parts):
-            place = builder.add(first, ir.Constant(first.type, number))
-            word = _everywhere(builder, builder.load(builder.gep(words, [place])), _INT)
-            total = builder.call(dot, [builder.load(sums[number]), part, word])
-            builder.store(total, sums[number])
-    return builder.add(builder.load(sums[0]), builder.load(sums[1]))
+        first = builder.mul(loop.index, ir.Constant(loop.index.type, num_parts))
+        for words, mine in zip(queries, sums, strict=True):
+            for number, part in enumerate(parts):
+                place = builder.add(first, ir.Constant(first.type, number))
+                word = _everywhere(builder, builder.load(builder.gep(words, [place])), _INT)
+                builder.store(builder.call(dot, [builder.load(mine[number]), part, word]), mine[number])
+    return [reduce(builder.add, map(builder.load, mine)) for mine in sums]
 
 
 def _scan_with(halves: bool) -> Any:
@@ -82,7 +85,7 @@ def _scan_with(halves: bool) -> Any:
             lines = _lines(context, builder, arguments[0], kinds[0], arguments[1])
             data = context.make_array(kinds[3])(context, builder, arguments[3]).data
             words = builder.bitcast(data, _INT.as_pointer())
-            sums = _products(context, builder, lines, arguments[2], words, halves)
+            (sums,) = _products(context, builder, lines, arguments[2], [words], halves)
             sums = builder.sub(sums, _everywhere(builder, arguments[4], _INT))
             builder.store(sums, _lines(context, builder, arguments[5], kinds[5], arguments[6]), align=4)
             return context.get_dummy_value()
@@ -119,6 +122,53 @@ def scans(byte_products: bool) -> tuple[Callable[..., None], Callable[..., None]
     """
     made = _scan_with if byte_products else _plain_scan_with
     return made(False), made(True)
+
+
+@intrinsic
+def _keep_best(typing: Any, codes: Any, start: Any, num_lines: Any, rows: Any, best: Any, where: Any, here: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kinds = signature.args
+        lines = _lines(context, builder, arguments[0], kinds[0], arguments[1])
+        data = context.make_array(kinds[3])(context, builder, arguments[3]).data
+        words = builder.bitcast(data, _INT.as_pointer())
+        starts = [builder.mul(arguments[2], ir.Constant(arguments[2].type, row)) for row in range(ROWS_AT_ONCE)]
+        queries = [builder.gep(words, [start]) for start in starts]
+        label = _everywhere(builder, arguments[6], _INT)
+        for row, found in enumerate(_products(context, builder, lines, arguments[2], queries, halves=False)):
+            place = ir.Constant(arguments[1].type, row * LANES)
+            at = [_lines(context, builder, arguments[number], kinds[number], place) for number in (4, 5)]
+            old_best, old_where = (builder.load(pointer, align=4) for pointer in at)
+            better = builder.icmp_signed(">", found, old_best)
+            builder.store(builder.select(better, found, old_best), at[0], align=4)
+            builder.store(builder.select(better, label, old_where), at[1], align=4)
+        return context.get_dummy_value()
+
+    return types.void(codes, types.intp, types.intp, rows, best, where, types.int32), generate
+
+
+@njit(nogil=True)
+@no_type_check
+def _plain_keep_best(codes, start, num_lines, rows, best, where, here):  # pragma: no cover  # compiled
+    for row in range(ROWS_AT_ONCE):
+        for lane in range(LANES):
+            product = np.int32(0)
+            for line in range(num_lines):
+                for byte in range(4):
+                    code = np.int32(codes[start + line * LINE + lane * 4 + byte])
+                    product += code * np.int32(rows[(row * num_lines + line) * 4 + byte])
+            if product > best[row * LANES + lane]:
+                best[row * LANES + lane], where[row * LANES + lane] = product, here
+
+
+def comparison(byte_products: bool) -> Callable[..., None]:
+    """Gives what compares a block of bytes with several queries at once, for use in compiled loops.
+
+    `keep_best(codes, start, num_lines, rows, best, where, here)` takes `ROWS_AT_ONCE` queries one behind the other.
+    For each of them and each of the sixteen lanes, where the product with the block at `codes[start]` is above the one
+    in `best`, it goes there, and the number `here` goes to `where`.
+    """
+    found: Callable[..., None] = _keep_best if byte_products else _plain_keep_best
+    return found
 
 
 @intrinsic
