@@ -41,7 +41,7 @@ def test_any_changes_give_what_is_then_there(data):
             index.add(rows, vectors)
             there |= dict(zip(rows.tolist(), vectors, strict=True))
         elif what == "remove":
-            rows = random.permutation(sorted(there))[: random.integers(1, 20)]
+            rows = random.permutation(np.array(sorted(there), dtype=np.int64))[: random.integers(1, 20)]
             index.remove(rows)
             for row in rows.tolist():
                 del there[row]
