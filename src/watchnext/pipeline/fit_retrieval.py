@@ -16,6 +16,7 @@ from watchnext.examples.contexts import context_as_of, seen_before
 from watchnext.examples.next_watch import NextWatchExamples, RetrievalBatch, targets_between, watch_counts
 from watchnext.examples.quantiles import Quantiles
 from watchnext.layers.embedding import TableStorage
+from watchnext.layers.tensors import training_device
 from watchnext.pipeline.calibration import fitted_calibration
 from watchnext.progress import say
 from watchnext.retrieval.calibration import Calibration
@@ -195,5 +196,6 @@ class _Validation:
 
     def score(self) -> float:
         model = self.network.trained()
-        lists, _ = ExactIndex(model.video_vectors).search(model.vectors_of(self.context), _VALIDATION_K, self.seen)
+        index = ExactIndex(model.video_vectors, training_device())
+        lists, _ = index.search(model.vectors_of(self.context), _VALIDATION_K, self.seen)
         return float(np.nanmean(recall(lists, self.targets, _VALIDATION_K)))

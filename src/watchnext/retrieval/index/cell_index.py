@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from watchnext.retrieval.index.cell_search import Scratch, exact_scores, nearest_in_cells
+from watchnext.retrieval.index.cell_search import Scratch, nearest_in_cells
 from watchnext.retrieval.index.cells import Cells, build_cells
-from watchnext.retrieval.index.exact import ExactIndex, fill_short_lists, open_vectors
+from watchnext.retrieval.index.exact import ExactIndex, exact_scores, fill_short_lists, open_vectors
 from watchnext.retrieval.index.protocol import CurvePoint, Lists, checked_queries
 from watchnext.retrieval.index.tuning import open_tuning, save_tuning
 from watchnext.shapes import Array, Bool, Float, Int, RowLists

@@ -99,24 +99,6 @@ def nearest_in_cells(
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "nsz", "contract"})
 @no_type_check  # the tests' type checker would wrap it in what Numba cannot compile
-def exact_scores(query: Any, vectors: Any, rows: Any, scores: Any) -> None:  # pragma: no cover  # compiled
-    """Puts the dot product with each of the rows of `vectors` into `scores`."""
-    dim = vectors.shape[1]
-    flat = vectors.reshape(-1)
-    for place in range(len(rows)):
-        if place + 6 < len(rows):
-            begin = np.int64(rows[place + 6]) * dim
-            for component in range(0, dim, 16):
-                fetch_ahead(flat, begin + component)
-        vector = vectors[rows[place]]
-        total = np.float32(0.0)
-        for component in range(dim):
-            total += query[component] * vector[component]
-        scores[place] = total
-
-
-@njit(nogil=True, cache=True, fastmath={"reassoc", "nsz", "contract"})
-@no_type_check
 def _plan(
     query: Any,
     basis: Any,

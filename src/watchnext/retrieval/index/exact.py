@@ -1,26 +1,40 @@
 """The index that scans every vector: the oracle, and the fastest choice for small catalogues."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, no_type_check
 
 import numpy as np
 import torch
+from numba import njit
 
+from watchnext.layers.native import even_parts, fetch_ahead, side_by_side
+from watchnext.layers.tensors import tensor_on
 from watchnext.retrieval.index.protocol import Lists, checked_queries, padded
-from watchnext.retrieval.index.selection import RunningTop
-from watchnext.shapes import Array, Bool, Float, Int, RowLists
+from watchnext.retrieval.index.rounded import UpperBounds, rounded_products_are_fast
+from watchnext.retrieval.index.selection import RunningTop, TopOnDevice
+from watchnext.shapes import Array, Bool, Float, Int, RowLists, Tensor
 
+_CPU = torch.device("cpu")
 _QUERIES_AT_ONCE = 1024
-_SCORES_AT_ONCE = 8_000_000
+_SCORES_AT_ONCE = {"cpu": 8_000_000, "cuda": 250_000_000}
+_QUERIES_WORTH_ROUNDING = 64
+_BOUNDS_KEPT = 2  # times k
 
 
 class ExactIndex:
-    """Blocks of a matrix product, and the best of each; row 0 is never found."""
+    """Blocks of a matrix product, and the best of each; row 0 is never found.
+
+    On the CPU many queries at once are first bounded by products of rounded numbers. On another device the vectors
+    lie there, and of videos with equal scores any may be found.
+    """
 
     is_exact = True
 
-    def __init__(self, vectors: Float[Array, "videos dim"]) -> None:
+    def __init__(self, vectors: Float[Array, "videos dim"], device: torch.device = _CPU) -> None:
         self.vectors = vectors
+        self._on_device = torch.from_numpy(vectors).to(device)
 
     def search(
         self,
@@ -36,7 +50,7 @@ class ExactIndex:
         scores = np.zeros((len(queries), k), dtype=np.float32)
         for start in range(0, len(queries), _QUERIES_AT_ONCE):
             part = slice(start, start + _QUERIES_AT_ONCE)
-            struck = _Struck.of(excluded[part] if excluded else [], columns)
+            struck = _Struck.from_lists(excluded[part] if excluded else [], columns)
             rows[part], scores[part] = self._search_block(queries[part], k, struck, columns)
         return rows, scores
 
@@ -54,19 +68,86 @@ class ExactIndex:
     ) -> Lists:
         """Some queries against all vectors, or against those of the rows `columns`."""
         count = len(self.vectors) if columns is None else len(columns)
-        wanted = min(k, count)
-        top = RunningTop(len(queries), max(wanted, 1))
-        block = max(1, _SCORES_AT_ONCE // len(queries))
+        wanted = max(min(k, count), 1)
+        many = len(queries) >= _QUERIES_WORTH_ROUNDING and count > _BOUNDS_KEPT * wanted
+        rounding = many and self._on_device.device == _CPU and rounded_products_are_fast()
+        search = self._by_bounds if rounding else self._by_products
+        return padded(*search(queries, wanted, struck, columns), k)
+
+    def _by_products(
+        self, queries: Float[Array, "batch dim"], k: int, struck: "_Struck", columns: Int[Array, "columns"] | None
+    ) -> Lists:
+        users = torch.from_numpy(queries).to(self._on_device.device)
+        return self._scan(lambda vectors: users @ vectors.T, len(queries), k, struck, columns)
+
+    def _by_bounds(
+        self, queries: Float[Array, "batch dim"], k: int, struck: "_Struck", columns: Int[Array, "columns"] | None
+    ) -> Lists:
+        """Scores those with the highest bounds; where others might be as good, scores all."""
+        bounds = UpperBounds(torch.from_numpy(queries))
+        rows, highest = self._scan(bounds, len(queries), _BOUNDS_KEPT * k, struck, columns)
+        scores = np.where(np.isneginf(highest), highest, 0.0).astype(np.float32)
+        side_by_side(_score_lists, even_parts(len(rows), rows.size), (queries, self.vectors, rows, scores))
+        order = np.lexsort((rows, -scores), axis=1)[:, :k]
+        rows, scores = np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1)
+        unsure = np.flatnonzero(scores[:, -1] < bounds.at_most(highest[:, -1]))
+        if len(unsure):
+            rows[unsure], scores[unsure] = self._by_products(queries[unsure], k, struck.of(unsure), columns)
+        return rows, scores
+
+    def _scan(
+        self,
+        score: Callable[[Float[Tensor, "block dim"]], Tensor],
+        num_queries: int,
+        k: int,
+        struck: "_Struck",
+        columns: Int[Array, "columns"] | None,
+    ) -> Lists:
+        """Gives the rows that score highest, and how they score."""
+        count = len(self.vectors) if columns is None else len(columns)
+        device = self._on_device.device
+        top = RunningTop(num_queries, k) if device == _CPU else TopOnDevice(num_queries, k, device)
+        block = max(1, _SCORES_AT_ONCE[device.type] // num_queries)
         for first in range(0, count, block):
             part = slice(first, first + block)
-            vectors = self.vectors[part] if columns is None else self.vectors[columns[part]]
-            scores = (torch.from_numpy(queries) @ torch.from_numpy(vectors).T).numpy()
+            scores = score(self._on_device[part if columns is None else tensor_on(device, columns[part])])
             if columns is None and first == 0:
-                scores[:, 0] = -np.inf
+                scores[:, 0] = -torch.inf
             struck.strike(scores, first)
             top.offer(scores, first)
         places, best = top.best()
-        return padded(places if columns is None or not count else columns[places], best, k)
+        return (places if columns is None or not count else columns[places]), best
+
+
+@njit(nogil=True, cache=True, fastmath={"reassoc", "nsz", "contract"})
+@no_type_check  # the tests' type checker would wrap it in what Numba cannot compile
+def exact_scores(query: Any, vectors: Any, rows: Any, scores: Any) -> None:  # pragma: no cover  # compiled
+    """Puts the dot product with each of the rows of `vectors` into `scores`."""
+    dim = vectors.shape[1]
+    flat = vectors.reshape(-1)
+    for place in range(len(rows)):
+        if place + 6 < len(rows):
+            begin = np.int64(rows[place + 6]) * dim
+            for component in range(0, dim, 16):
+                fetch_ahead(flat, begin + component)
+        vector = vectors[rows[place]]
+        total = np.float32(0.0)
+        for component in range(dim):
+            total += query[component] * vector[component]
+        scores[place] = total
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _score_lists(
+    queries: Any, vectors: Any, rows: Any, scores: Any, begin: int, end: int
+) -> None:  # pragma: no cover  # compiled
+    """The same of several lists, up to the first score that is -inf in each."""
+    for query in range(begin, end):
+        there = len(rows[query])
+        while there > 0 and scores[query, there - 1] == -np.inf:
+            there -= 1
+        exact_scores(queries[query], vectors, rows[query, :there], scores[query, :there])
 
 
 def fill_short_lists(
@@ -94,7 +175,7 @@ class _Struck:
     place: Int[Array, "pairs"]
 
     @classmethod
-    def of(cls, excluded: RowLists, columns: Int[Array, "columns"] | None) -> "_Struck":
+    def from_lists(cls, excluded: RowLists, columns: Int[Array, "columns"] | None) -> "_Struck":
         query = np.repeat(np.arange(len(excluded)), [len(rows) for rows in excluded])
         place = np.concatenate([*excluded, np.zeros(0, dtype=np.int64)]).astype(np.int64)
         if columns is not None:
@@ -104,9 +185,16 @@ class _Struck:
         order = np.argsort(place, kind="stable")
         return cls(query[order], place[order])
 
-    def strike(self, scores: Float[Array, "batch block"], first: int) -> None:
+    def of(self, queries: Int[Array, "_"]) -> "_Struck":
+        """Gives the pairs of some queries, which ascend, as these are numbered among themselves."""
+        mine = np.isin(self.query, queries)
+        return _Struck(np.searchsorted(queries, self.query[mine]), self.place[mine])
+
+    def strike(self, scores: Tensor, first: int) -> None:
         low, high = np.searchsorted(self.place, (first, first + scores.shape[1]))
-        scores[self.query[low:high], self.place[low:high] - first] = -np.inf
+        if low < high:
+            query, place = (tensor_on(scores.device, side[low:high]) for side in (self.query, self.place - first))
+            scores[query, place] = -torch.inf
 
 
 def open_vectors(folder: Path) -> Float[Array, "videos dim"]:

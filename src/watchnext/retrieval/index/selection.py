@@ -3,12 +3,13 @@
 from typing import Any, no_type_check
 
 import numpy as np
+import torch
 from numba import njit
 
-from watchnext.layers.native import even_parts, side_by_side
-from watchnext.shapes import Array, Float, Int
+from watchnext.layers.native import as_array, even_parts, side_by_side, widened
+from watchnext.shapes import Array, Float, Int, Tensor
 
-_SCORES_AT_ONCE = 64
+_SCORES_AT_ONCE = 128
 
 
 class RunningTop:
@@ -25,15 +26,34 @@ class RunningTop:
         self._counts = np.zeros(num_queries, dtype=np.int64)
         self._least = np.full(num_queries, -np.inf, dtype=np.float32)
 
-    def offer(self, scores: Float[Array, "batch block"], first: int) -> None:
-        """Takes the scores of the places `first`, `first` + 1 and so on; -inf is never kept."""
-        arguments = (scores, first, self._k, self._places, self._scores, self._counts, self._least)
-        side_by_side(_offer, even_parts(len(scores), scores.size), arguments)
+    def offer(self, scores: Float[Tensor, "batch block"], first: int) -> None:
+        """Takes the scores of the places `first`, `first` + 1 and so on, on the CPU; -inf is never kept."""
+        arguments = (as_array(scores), first, self._k, self._places, self._scores, self._counts, self._least)
+        side_by_side(_offer, even_parts(len(scores), scores.numel()), arguments)
 
     def best(self) -> tuple[Int[Array, "batch k"], Float[Array, "batch k"]]:
         """Gives places and scores, best first, of equals the first one offered; -inf where fewer were offered."""
         order = np.argsort(-self._scores, axis=1, kind="stable")[:, : self._k]
         return np.take_along_axis(self._places, order, 1), np.take_along_axis(self._scores, order, 1)
+
+
+class TopOnDevice:
+    """The same on an accelerator, by the library's sort; of equals any is kept."""
+
+    def __init__(self, num_queries: int, k: int, device: torch.device) -> None:
+        self._scores = torch.full((num_queries, k), -torch.inf, device=device)
+        self._places = torch.zeros((num_queries, k), dtype=torch.int64, device=device)
+
+    def offer(self, scores: Float[Tensor, "batch block"], first: int) -> None:
+        """Takes the scores of the places `first`, `first` + 1 and so on."""
+        k = self._scores.shape[1]
+        best, places = scores.topk(min(k, scores.shape[1]), sorted=False)
+        self._scores, chosen = torch.cat([self._scores, best], dim=1).topk(k)
+        self._places = torch.cat([self._places, places + first], dim=1).gather(1, chosen)
+
+    def best(self) -> tuple[Int[Array, "batch k"], Float[Array, "batch k"]]:
+        """Gives places and scores, best first; -inf where fewer were offered."""
+        return self._places.cpu().numpy(), self._scores.cpu().numpy()
 
 
 @njit(nogil=True, cache=True)
@@ -51,23 +71,24 @@ def _offer(
 ) -> None:  # pragma: no cover  # compiled
     size = scores.shape[1]
     for query in range(begin, end):
-        line = scores[query]
+        line, bar = scores[query], least[query]
         for start in range(0, size, _SCORES_AT_ONCE):
-            stop = min(start + _SCORES_AT_ONCE, size)
-            above = 0
-            for place in range(start, stop):
-                above += line[place] > least[query]
+            part = line[start : start + _SCORES_AT_ONCE]
+            above = np.uint32(0)
+            for place in range(len(part)):
+                above += np.uint32(widened(part[place]) > bar)
             if above == 0:
                 continue
-            for place in range(start, stop):
-                if line[place] > least[query]:
-                    kept[query, counts[query]] = line[place]
-                    places[query, counts[query]] = first + place
+            for place in range(len(part)):
+                score = widened(part[place])
+                if score > bar:
+                    kept[query, counts[query]] = score
+                    places[query, counts[query]] = first + start + place
                     counts[query] += 1
                     if counts[query] == 2 * k:
                         _forget(places[query], kept[query], k)
                         counts[query] = k
-                        least[query] = kept[query, :k].min()
+                        bar = least[query] = kept[query, :k].min()
 
 
 @njit(nogil=True, cache=True)
