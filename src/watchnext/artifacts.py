@@ -10,7 +10,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ import numpy as np
 from watchnext.errors import ArtifactError
 from watchnext.shapes import Array
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST = "manifest.json"
+_PIECE_BYTES = 16 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,12 +105,8 @@ def open_artifact(path: Path, kind: str, verify: bool = True) -> Artifact:
     fingerprint = _fingerprint(manifest)
     if fingerprint != manifest.get("fingerprint"):
         raise ArtifactError(f"{path} is damaged: {MANIFEST} was changed after it was written. {_REMEDY}")
-    for name, expected in manifest["files"].items() if verify else ():
-        file = path / name
-        if not file.is_file():
-            raise ArtifactError(f"{path} is damaged: {name} is missing. {_REMEDY}")
-        if file.stat().st_size != expected["bytes"] or _sha256(file) != expected["sha256"]:
-            raise ArtifactError(f"{path} is damaged: the checksum of {name} does not match. {_REMEDY}")
+    if verify:
+        _check_files(path, manifest["files"])
     return Artifact(path, kind, fingerprint, manifest["parents"], manifest["settings"], manifest["facts"])
 
 
@@ -122,6 +120,18 @@ def save_arrays(folder: Path, arrays: Mapping[str, Array]) -> None:
 def load_arrays(folder: Path, names: Mapping[str, Any] | tuple[str, ...]) -> dict[str, Array]:
     """Maps the named arrays read-only; nothing is read until it is used."""
     return {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names}
+
+
+def _check_files(path: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
+    for name, expected in files.items():
+        if not (path / name).is_file():
+            raise ArtifactError(f"{path} is damaged: {name} is missing. {_REMEDY}")
+        size = (path / name).stat().st_size
+        if size != expected["bytes"]:
+            raise ArtifactError(f"{path} is damaged: {name} has {size} bytes, not {expected['bytes']}. {_REMEDY}")
+    for name, found in _checksums(path, files).items():
+        if found != files[name]["sha256"]:
+            raise ArtifactError(f"{path} is damaged: the checksum of {name} does not match. {_REMEDY}")
 
 
 _REMEDY = "Restore it from a copy, or run the step that makes it again."
@@ -149,6 +159,7 @@ def _read_manifest(path: Path, kind: str) -> dict[str, Any]:
 
 def _seal(folder: Path, kind: str, parents: tuple[Artifact, ...], settings: Any, facts: Mapping[str, Any]) -> None:
     files = sorted(file for file in folder.rglob("*") if file.is_file())
+    checksums = _checksums(folder, [str(file.relative_to(folder)) for file in files])
     manifest = {
         "kind": kind,
         "format_version": FORMAT_VERSION,
@@ -156,7 +167,7 @@ def _seal(folder: Path, kind: str, parents: tuple[Artifact, ...], settings: Any,
         "settings": dataclasses.asdict(settings) if settings is not None else {},
         "facts": dict(facts),
         "files": {
-            str(file.relative_to(folder)): {"bytes": file.stat().st_size, "sha256": _sha256(file)} for file in files
+            name: {"bytes": (folder / name).stat().st_size, "sha256": checksum} for name, checksum in checksums.items()
         },
     }
     manifest["fingerprint"] = _fingerprint(manifest)
@@ -192,9 +203,27 @@ def _fingerprint(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(sealed, sort_keys=True).encode()).hexdigest()
 
 
-def _sha256(file: Path) -> str:
+def _checksums(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """Gives each file's SHA-256; that of a file of several pieces is the one of its pieces' digests.
+
+    Pieces are read side by side: the files of ten million videos are checked as fast as all cores can.
+    """
+    with ThreadPoolExecutor() as pool:
+        digests = {name: list(pool.map(_digest, *zip(*_pieces(folder / name), strict=True))) for name in names}
+    return {
+        name: (pieces[0] if len(pieces) == 1 else hashlib.sha256(b"".join(pieces)).digest()).hex()
+        for name, pieces in digests.items()
+    }
+
+
+def _pieces(file: Path) -> list[tuple[Path, int]]:
+    return [(file, start) for start in range(0, max(file.stat().st_size, 1), _PIECE_BYTES)]
+
+
+def _digest(file: Path, start: int) -> bytes:
     with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        stream.seek(start)
+        return hashlib.sha256(stream.read(_PIECE_BYTES)).digest()
 
 
 def _flush_to_disk(path: Path) -> None:
