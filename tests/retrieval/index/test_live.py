@@ -11,6 +11,7 @@ from watchnext.errors import RequestError
 from watchnext.retrieval.index.exact import ExactIndex
 from watchnext.retrieval.index.faiss_engine import FaissIndex
 from watchnext.retrieval.index.live import LiveIndex
+from watchnext.retrieval.index.protocol import CurvePoint
 
 DIM = 6
 VECTORS = np.random.default_rng(0).normal(size=(60, DIM)).astype(np.float32)
@@ -50,8 +51,6 @@ def test_any_changes_give_what_is_then_there(data):
         for query, rows in zip(QUERIES, index.search(QUERIES, 7)[0].tolist(), strict=True):
             expected = by_sorting(there, query, 7)
             assert rows == expected + [0] * (7 - len(expected))
-        for query, rows in zip(QUERIES, index.exactly().search(QUERIES, 7)[0].tolist(), strict=True):
-            assert rows[: len(there)] == by_sorting(there, query, 7)
 
 
 def test_what_was_added_may_be_excluded_and_has_to_be_allowed():
@@ -162,8 +161,18 @@ def test_searches_see_each_change_whole_or_not_at_all():
     assert set(found) <= {(70, 71), (80, 81)} and found
 
 
-def test_an_approximate_index_is_compared_with_what_is_there():
-    index = LiveIndex(FaissIndex.build(VECTORS, probes=1))
-    index.add(np.array([61]), 100.0 * QUERIES[:1])
-    assert not index.is_exact and index.exactly().is_exact
-    assert index.exactly().search(QUERIES[:1], 3)[0].tolist()[0][0] == 61
+def test_a_probe_compares_with_what_is_there_now():
+    """An index that looks into one of its partitions only; what was added since is always found."""
+    curve = (CurvePoint(1, 0.7, 0.5, 0.1, 0.2), CurvePoint(2, 0.9, 0.8, 0.1, 0.2))
+    approximate = FaissIndex.build(VECTORS).with_effort(1, curve)
+    index = LiveIndex(approximate)
+    found, right = approximate.search(QUERIES, 5)[0], ExactIndex(VECTORS).search(QUERIES, 5)[0]
+    share = np.mean([len(set(some) & set(best)) / 5 for some, best in zip(found, right, strict=True)])
+    before = index.probe(QUERIES, 5)
+    assert before.recall == pytest.approx(share) and before.tuned_recall == 0.7
+    index.add(np.arange(61, 66), 100.0 * np.repeat(QUERIES[:1], 5, axis=0))
+    index.remove(right[1])
+    assert index.probe(QUERIES[:1], 5).recall == 1.0
+    after = LiveIndex(ExactIndex(VECTORS)).probe(QUERIES, 5)
+    assert (after.recall, after.tuned_recall) == (1.0, 1.0)
+    assert LiveIndex(FaissIndex.build(VECTORS)).probe(QUERIES, 5).tuned_recall is None

@@ -21,6 +21,7 @@ _ENGINES: dict[str, type[ExactIndex] | type[CellIndex] | type[FaissIndex]] = {
     "faiss": FaissIndex,
 }
 _SHARDS = "shards"
+_VERSION = 1  # of the files; tests/retrieval/index/golden keeps one index of each version that is still read
 
 
 def build_index(vectors: Float[Array, "videos dim"], config: IndexConfig) -> BuiltIndex:
@@ -61,17 +62,19 @@ def save_index(index: BuiltIndex, folder: Path) -> None:
         name, engine = next((name, engine) for name, engine in _ENGINES.items() if isinstance(index, engine))
         engine.save(index, folder)  # type: ignore[arg-type]  # it is one of that engine
         told = {"engine": name}
-    (folder / "engine.json").write_text(json.dumps(told))
+    (folder / "engine.json").write_text(json.dumps({"version": _VERSION, **told}))
 
 
 def open_index(folder: Path) -> BuiltIndex:
     """Maps the index that `save_index` wrote.
 
     Raises:
-        ArtifactError: it was written by an engine that this version does not have.
+        ArtifactError: it was written in another version, or by an engine that this version does not have.
     """
     told = json.loads((folder / "engine.json").read_text())
-    name = told["engine"]
+    name, version = told["engine"], told.get("version")
+    if version != _VERSION:
+        raise ArtifactError(f"{folder} has version {version}, {_VERSION} is read: run watchnext index again.")
     if name == _SHARDS:
         shards = range(told["shards"])
         return ShardedIndex([Part(open_index(folder / f"{n}"), np.load(folder / f"{n}-rows.npy")) for n in shards])

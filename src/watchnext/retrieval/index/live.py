@@ -9,7 +9,8 @@ import numpy as np
 from watchnext.errors import RequestError
 from watchnext.retrieval.index.exact import ExactIndex
 from watchnext.retrieval.index.parts import Part, merged
-from watchnext.retrieval.index.protocol import BuiltIndex, Lists
+from watchnext.retrieval.index.protocol import BuiltIndex, Lists, TunableIndex
+from watchnext.retrieval.index.tuning import recalls
 from watchnext.shapes import Array, Bool, Float, Int, RowLists
 
 
@@ -39,6 +40,17 @@ class _State:
         vectors = np.concatenate([self.built.index.vectors[kept], self.newer.index.vectors[1:]])
         order = np.argsort(rows)
         return rows[order], vectors[order]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The recall of some queries today, and what it was when the index was tuned; None where nothing was measured.
+
+    Where today's is clearly lower, the videos or the users have drifted: build and tune again.
+    """
+
+    recall: float
+    tuned_recall: float | None
 
 
 class LiveIndex:
@@ -131,11 +143,14 @@ class LiveIndex:
             with self._changing:
                 self._changes_since_rebuild = None
 
-    def exactly(self) -> "LiveIndex":
-        """Gives an exact index of what is there now: what a recall is measured against."""
-        other = LiveIndex(ExactIndex(self._state.built.index.vectors))
-        other._state = replace(self._state, built=replace(self._state.built, index=other._state.built.index))
-        return other
+    def probe(self, queries: Float[Array, "batch dim"], k: int) -> Probe:
+        """Compares what is found now with a scan of all that is there now; takes as long as the scan."""
+        state, built = self._state, self._state.built.index
+        scanned = replace(state, built=replace(state.built, index=ExactIndex(built.vectors)))
+        found, right = (one.search(queries, k)[0] for one in (state, scanned))
+        curve = built.curve if isinstance(built, TunableIndex) else ()
+        tuned = [point.recall for point in curve if point.effort == built.effort]  # type: ignore[attr-defined]
+        return Probe(float(recalls(found, right).mean()), tuned[0] if tuned else 1.0 if built.is_exact else None)
 
     def _change(self, change: Callable[[_State], _State]) -> None:
         with self._changing:
