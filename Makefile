@@ -51,14 +51,14 @@ bench-quality: $(READY)  ## candidate generation by fixed splits: DATA=kuairand,
 bench-uploads: $(READY)  ## what the video tower finds of videos that training never saw
 	$(BIN)/python benchmarks/uploads.py
 
-bench-step: $(READY) .peers/.installed  ## the training step at 1 and 10 million videos, beside the peers'
+bench-step: $(READY) .peers/.training  ## the training step at 1 and 10 million videos, beside the peers'
 	$(BIN)/python benchmarks/step.py
 
-bench-index: $(READY)  ## the video index beside libraries; VIDEOS=10000000 for ten million
+bench-index: $(READY) .peers/.index  ## the video index beside libraries; VIDEOS=10000000 for ten million
 	$(BIN)/python benchmarks/index.py --videos $(or $(VIDEOS),1000000)
 
-.peers/.installed: benchmarks/peers/install.sh
-	PYTHON=$(PYTHON) sh benchmarks/peers/install.sh .peers
+.peers/.training .peers/.index: .peers/.%: benchmarks/peers/install.sh
+	PYTHON=$(PYTHON) sh benchmarks/peers/install.sh .peers $*
 	touch $@
 
 clean:

@@ -1,10 +1,19 @@
 #!/bin/sh
-# Makes an environment for each peer of benchmarks/step.py in the folder given: none of them shares ours.
+# install.sh FOLDER training|index: makes an environment for each peer of benchmarks/step.py, or one for those of
+# benchmarks/index.py, in the folder; none of them shares ours.
 # torch comes first and pinned, so that nothing pulls another build of it.
 set -eu
 PYTHON="${PYTHON:-python3}"
 mkdir -p "$1"
 cd "$1"
+if [ "$2" = index ]; then
+    [ -d index ] || "$PYTHON" -m venv index
+    index/bin/pip install -q numpy==2.4.6 faiss-cpu==1.15.1 usearch==2.26.6 scalable-vs==0.5.0
+    index/bin/pip install -q hnswlib==0.8.0  # built here: needs a C++ compiler
+    index/bin/pip install -q --no-deps scann==1.4.2  # TensorFlow is for its TensorFlow ops alone
+    index/bin/pip install -q protobuf==7.36.2
+    exit
+fi
 [ -d tf ] || "$PYTHON" -m venv tf
 tf/bin/pip install -q tensorflow==2.21.0 tf-keras==2.21.0 tensorflow-recommenders==0.7.7
 tf/bin/pip install -q --no-deps keras-rs==0.4.0

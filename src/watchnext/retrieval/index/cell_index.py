@@ -14,8 +14,10 @@ from watchnext.retrieval.index.tuning import open_tuning, save_tuning
 from watchnext.shapes import Array, Bool, Float, Int, RowLists
 
 _CELLS_OF_A_ROOT = 10
-_SCAN_BELOW_SHARE = 0.02
+_WORTH_OF_A_VECTOR = 8  # codes are looked at in the time in which one stored vector is scored
+_TINY = 1e-12
 _FEWEST_LOOKED_AT = 2_000
+_HARDER_BY_SHARE = 0.5  # where few are allowed, the k best lie in more cells: measured, see docs/results.md
 _EVERYTHING = np.zeros(0, dtype=bool)
 
 
@@ -24,7 +26,7 @@ class CellIndex:
 
     What it finds is scored by the stored vectors, so scores are exact dot products. Videos that may not be found are
     passed over while cells are scanned. A query that finds fewer than k is answered by the exact scan, and so are all
-    where very few videos are allowed.
+    where so few videos are allowed that scoring each is faster.
     """
 
     is_exact = False
@@ -73,13 +75,14 @@ class CellIndex:
         """Gives the k best rows and their dot products; see `VideoIndex.search`."""
         queries = checked_queries(queries, k, self.vectors.shape[1])
         share = 1.0 if allowed is None else float(np.count_nonzero(allowed[1:]) / max(len(allowed) - 1, 1))
-        if share < _SCAN_BELOW_SHARE:
+        budget = int(self.effort / max(share, _TINY) ** _HARDER_BY_SHARE)
+        if share * len(self.vectors) * _WORTH_OF_A_VECTOR < min(budget, len(self.vectors)):
             return ExactIndex(self.vectors).search(queries, k, excluded, allowed)
         wanted = max(min(k, len(self.vectors) - 1), 1)
         rows, scores = np.zeros((len(queries), k), dtype=np.int64), np.full((len(queries), k), -np.inf, np.float32)
         for place, query in enumerate(queries):
             left_out = excluded[place] if excluded else None
-            found = self._search_one(query, wanted, left_out, allowed, int(self.effort / share))
+            found = self._search_one(query, wanted, left_out, allowed, budget)
             rows[place, : len(found[0])], scores[place, : len(found[0])] = found
         fill_short_lists((rows, scores), self.vectors, queries, excluded, allowed)
         return rows, scores

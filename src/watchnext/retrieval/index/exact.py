@@ -20,6 +20,7 @@ _CPU = torch.device("cpu")
 _QUERIES_AT_ONCE = 1024
 _SCORES_AT_ONCE = {"cpu": 8_000_000, "cuda": 250_000_000}
 _QUERIES_WORTH_ROUNDING = 64
+_QUERIES_WORTH_PICKING = 4
 _BOUNDS_KEPT = 2  # times k
 
 
@@ -69,23 +70,41 @@ class ExactIndex:
         """Some queries against all vectors, or against those of the rows `columns`."""
         count = len(self.vectors) if columns is None else len(columns)
         wanted = max(min(k, count), 1)
-        many = len(queries) >= _QUERIES_WORTH_ROUNDING and count > _BOUNDS_KEPT * wanted
-        rounding = many and self._on_device.device == _CPU and rounded_products_are_fast()
-        search = self._by_bounds if rounding else self._by_products
+        search = self._by_products
+        if self._on_device.device == _CPU:
+            if columns is not None and len(queries) <= _QUERIES_WORTH_PICKING:
+                search = self._by_picking
+            elif len(queries) >= _QUERIES_WORTH_ROUNDING and count > _BOUNDS_KEPT * wanted:
+                search = self._by_bounds if rounded_products_are_fast() else search
         return padded(*search(queries, wanted, struck, columns), k)
 
     def _by_products(
         self, queries: Float[Array, "batch dim"], k: int, struck: "_Struck", columns: Int[Array, "columns"] | None
     ) -> Lists:
         users = torch.from_numpy(queries).to(self._on_device.device)
-        return self._scan(lambda vectors: users @ vectors.T, len(queries), k, struck, columns)
+        return self._scan(lambda part: users @ self._on_device[part].T, len(queries), k, struck, columns)
+
+    def _by_picking(
+        self, queries: Float[Array, "batch dim"], k: int, struck: "_Struck", columns: Int[Array, "columns"] | None
+    ) -> Lists:
+        """Reads vectors where they lie, which is faster for one query than to copy them together."""
+
+        def score(part: Tensor) -> Tensor:
+            scores = np.empty((len(queries), len(part)), dtype=np.float32)
+            for query, line in zip(queries, scores, strict=True):
+                exact_scores(query, self.vectors, part.numpy(), line)
+            return torch.from_numpy(scores)
+
+        return self._scan(score, len(queries), k, struck, columns)
 
     def _by_bounds(
         self, queries: Float[Array, "batch dim"], k: int, struck: "_Struck", columns: Int[Array, "columns"] | None
     ) -> Lists:
         """Scores those with the highest bounds; where others might be as good, scores all."""
         bounds = UpperBounds(torch.from_numpy(queries))
-        rows, highest = self._scan(bounds, len(queries), _BOUNDS_KEPT * k, struck, columns)
+        rows, highest = self._scan(
+            lambda part: bounds(self._on_device[part]), len(queries), _BOUNDS_KEPT * k, struck, columns
+        )
         scores = np.where(np.isneginf(highest), highest, 0.0).astype(np.float32)
         side_by_side(_score_lists, even_parts(len(rows), rows.size), (queries, self.vectors, rows, scores))
         order = np.lexsort((rows, -scores), axis=1)[:, :k]
@@ -97,20 +116,20 @@ class ExactIndex:
 
     def _scan(
         self,
-        score: Callable[[Float[Tensor, "block dim"]], Tensor],
+        score: Callable[[Any], Tensor],
         num_queries: int,
         k: int,
         struck: "_Struck",
         columns: Int[Array, "columns"] | None,
     ) -> Lists:
-        """Gives the rows that score highest, and how they score."""
+        """Gives the rows that score highest, and how they score; `score` takes a slice of rows, or some rows."""
         count = len(self.vectors) if columns is None else len(columns)
         device = self._on_device.device
         top = RunningTop(num_queries, k) if device == _CPU else TopOnDevice(num_queries, k, device)
         block = max(1, _SCORES_AT_ONCE[device.type] // num_queries)
         for first in range(0, count, block):
             part = slice(first, first + block)
-            scores = score(self._on_device[part if columns is None else tensor_on(device, columns[part])])
+            scores = score(part if columns is None else tensor_on(device, columns[part]))
             if columns is None and first == 0:
                 scores[:, 0] = -torch.inf
             struck.strike(scores, first)
