@@ -223,9 +223,8 @@ def enough(measured: CurvePoint, target: Target) -> bool:
 
 
 def at_target(curve: Curve, target: Target) -> tuple[CurvePoint, CurvePoint]:
-    """Gives the fastest setting that reaches the target on the queries to choose with, or else the hardest one."""
-    reached = [pair for pair in curve if enough(pair[0], target)]
-    return min(reached, key=lambda pair: pair[0].p50_ms) if reached else curve[-1]
+    """Gives the first setting that reaches the target on the queries to choose with, or else the hardest one."""
+    return next((pair for pair in curve if enough(pair[0], target)), curve[-1])
 
 
 def told(name: str, measured: dict[str, Any], target: Target) -> dict[str, Any]:
