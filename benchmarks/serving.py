@@ -32,12 +32,17 @@ def main() -> None:
     users = np.linspace(1, len(dataset.vocabularies["users"]) - 1, options.requests).astype(np.int64)
     ids = dataset.vocabularies["users"].ids_of(users)
     moments = np.full(len(users), dataset.log_end)
-    context = request_context(dataset, users, moments, generator, bundle.feature_settings)
+    context = request_context(dataset, users, moments, generator, bundle.features)
 
     requests = _timed(lambda place: recommender.recommend(ids[place], K), len(users))
     one = context.part(slice(0, 1))
     candidates = generator.candidates(one, bundle.serving.num_candidates)
-    inputs = inputs_of(dataset, one, np.zeros(1, dtype=np.int64), candidates, bundle.feature_settings)
+    nowhere, videos = np.zeros(1, dtype=np.int64), candidates.video_row
+    values = bundle.state.read(dataset.events, users[:1], moments[:1], videos)
+    inputs = inputs_of(dataset.videos, one, nowhere, candidates, values, bundle.features)
+    features = _timed(
+        lambda place: bundle.state.read(dataset.events, users[place : place + 1], moments[:1], videos), len(users)
+    )
     network = _timed(lambda place: bundle.ranker.expected_watch_seconds(inputs), len(users))
     gather = _timed(lambda place: generator.candidates(context.part(slice(place, place + 1)), TOP), len(users))
     vectors = generator.network.vectors_of(context)
@@ -50,6 +55,8 @@ def main() -> None:
         request_p50_ms=requests[0],
         request_p99_ms=requests[1],
         candidates_p50_ms=gather[0],
+        features_p50_ms=features[0],
+        features_p99_ms=features[1],
         network_p50_ms=network[0],
         ratio_to_network=requests[0] / network[0],
         index_recall_at_500=float(np.mean(overlap)),

@@ -41,10 +41,14 @@ batch_size = 256
 max_epochs = 4
 dropout = 0.1
 
+[features]
+horizons_seconds = [86400]
+
 [ranking]
 tower = [32, 16]
 batch_size = 128
 max_epochs = 8
+patience = 3
 max_watch_seconds = 60
 
 [evaluation]

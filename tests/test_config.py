@@ -45,11 +45,11 @@ RANGES: list[tuple[str, str, float, float | None]] = [
     ("index", "target_recall", 0.01, 1.0),
     ("index", "tuned_k", 1, None),
     ("index", "num_co_watched", 1, None),
-    ("ranking", "history_length", 1, 1000),
-    ("ranking", "last_watches", 1, 1000),
+    ("features", "history_length", 1, 1000),
+    ("features", "last_watches", 1, 1000),
     ("ranking", "watch_unit_seconds", 0.001, None),
     ("ranking", "max_watch_seconds", 1.0, None),
-    ("ranking", "habit_lag_days", 0.0, None),
+    ("features", "habit_lag_days", 0.0, None),
     ("ranking", "max_impressions", 1, None),
     ("ranking", "sampled_negatives", 1, 100),
     ("ranking", "batch_size", 1, None),
@@ -180,12 +180,14 @@ def test_a_value_in_the_place_of_a_table_is_refused() -> None:
 
 
 def test_an_unknown_choice_names_the_known() -> None:
-    with pytest.raises(ConfigurationError, match=r"\[index\] engine = 'annoy': one of auto, exact, cells, faiss"):
+    with pytest.raises(
+        ConfigurationError, match=r"\[index\] engine = 'annoy': one of auto, exact, cells, faiss, scann"
+    ):
         IndexConfig(engine="annoy")
 
 
 CHOICES = [
-    ("index", "engine", ["auto", "exact", "cells", "faiss"]),
+    ("index", "engine", ["auto", "exact", "cells", "faiss", "scann"]),
     ("retrieval", "history", ["mean", "attention", "transformer"]),
     ("retrieval", "videos", ["free", "tower", "both"]),
     ("retrieval", "labels", ["future", "held_out"]),

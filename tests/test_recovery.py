@@ -17,6 +17,7 @@ from watchnext.evaluation.upload_age import upload_age_curve
 from watchnext.events.dataset import Dataset
 from watchnext.examples.contexts import context_as_of
 from watchnext.examples.impressions import Impressions, impressions_between
+from watchnext.features.spec import empty_state
 from watchnext.pipeline.fit_ranking import FittedRanking, compute_inputs, fit_ranking
 from watchnext.pipeline.trial import ArmResult, run_trial
 from watchnext.retrieval.calibration import AS_LEARNT
@@ -120,25 +121,30 @@ def predictions(recovered: Recovered, tmp_path_factory: pytest.TempPathFactory) 
     """The ranker of the bundle, and one to which every click counts the same."""
     bundle = Bundle.open(recovered.run.part("bundle"))
     dataset = bundle.dataset
-    equal = _with_equal_weights(recovered, dataset, tmp_path_factory.mktemp("equal"))
+    flat = _with_equal_watch_times(dataset)
+    equal = _trained_on(recovered, flat, tmp_path_factory.mktemp("equal"))
     truth = impressions_between(dataset.events, dataset.test_start, dataset.log_end)
     truth = truth.part(np.flatnonzero(truth.video_row > 0)[::4])
     known = _truth_of(recovered, dataset, truth)
-    rankers = {"watch time": (bundle.ranker, bundle.feature_settings), "equal": (equal.network, equal.settings)}
+    rankers = {"watch time": (bundle.ranker, dataset), "equal": (equal.network, flat)}
     predicted = {}
-    for name, (ranker, settings) in rankers.items():
-        inputs = compute_inputs(dataset, bundle.generator, truth, bundle.serving, settings)
+    for name, (ranker, log) in rankers.items():
+        state = empty_state(log, bundle.features.config)
+        inputs = compute_inputs(log, bundle.generator, truth, bundle.serving, state, bundle.features)
         predicted[name] = Predictions(ranker.expected_watch_seconds(inputs)[:, 0], *known)
     return predicted
 
 
-def _with_equal_weights(recovered: Recovered, dataset: Dataset, folder: Path) -> FittedRanking:
+def _with_equal_watch_times(dataset: Dataset) -> Dataset:
     seconds = np.where(dataset.events.clicked, EQUAL_WEIGHT_SECONDS, 0.0).astype(np.float32)
-    flat = dataclasses.replace(dataset, events=dataclasses.replace(dataset.events, watch_seconds=seconds))
+    return dataclasses.replace(dataset, events=dataclasses.replace(dataset.events, watch_seconds=seconds))
+
+
+def _trained_on(recovered: Recovered, dataset: Dataset, folder: Path) -> FittedRanking:
     config = recovered.run.config
     early = open_model(open_artifact(recovered.run.part("retrieval"), "retrieval"), dataset.videos, "early")
     sources = build_sources(early, dataset, dataset.ranking_start, config.index)
-    return fit_ranking(flat, sources, config.ranking, config.serving, folder, "equal weights")
+    return fit_ranking(dataset, sources, config.ranking, config.features, config.serving, folder, "equal weights")
 
 
 def _truth_of(recovered: Recovered, dataset: Dataset, shown: Impressions) -> tuple[np.ndarray, np.ndarray]:

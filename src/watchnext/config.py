@@ -187,7 +187,9 @@ class IndexConfig(Checked):
     """Finding the videos with the largest dot product, and the other sources of candidates."""
 
     engine: str = setting(
-        "auto", "exact scan, cells, Faiss, or the choice by size", choices=("auto", "exact", "cells", "faiss")
+        "auto",
+        "exact scan, cells, Faiss, ScaNN (an extra), or the choice by size",
+        choices=("auto", "exact", "cells", "faiss", "scann"),
     )
     approximate_from: int = setting(200_000, "videos from which 'auto' takes an approximate engine", least=1)
     target_recall: float = setting(
@@ -198,11 +200,35 @@ class IndexConfig(Checked):
 
 
 @dataclass(frozen=True)
+class FeaturesConfig(Checked):
+    """What the ranker is told of users, moments and candidates (§4.1); `watchnext features` lists it."""
+
+    horizons_seconds: tuple[float, ...] = setting(
+        (1_800.0, 3_600.0, 86_400.0, 604_800.0, 2_592_000.0),
+        "half-lives of the counters: what happened so long ago counts half; beside them one that never fades",
+    )
+    history_length: int = setting(100, "latest impressions that the user's past is computed from", least=1, most=1000)
+    last_watches: int = setting(10, "last watched videos that enter as embeddings (§4.1)", least=1, most=1000)
+    habit_lag_days: float = setting(
+        1.5,
+        "what came of a user's own impressions counts once they are this old: not what one sitting says of itself",
+        least=0.0,
+    )
+    exclude: tuple[str, ...] = setting((), "features left out, by name or pattern, say ['user_tags.*']")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        horizons = list(self.horizons_seconds)
+        if horizons != sorted(set(horizons)) or not 1.0 <= min(horizons, default=1.0) or math.inf in horizons:
+            raise ConfigurationError(
+                f"[features] horizons_seconds = {horizons}: rising half-lives of at least a second were expected."
+            )
+
+
+@dataclass(frozen=True)
 class RankingConfig(Checked):
     """Ranking: hundreds of candidates to dozens (§4)."""
 
-    history_length: int = setting(100, "latest impressions that the user's past is computed from", least=1, most=1000)
-    last_watches: int = setting(10, "last watched videos that enter as embeddings (§4.1)", least=1, most=1000)
     tower: tuple[int, ...] = setting((1024, 512, 256), "widths of the ReLU layers (§4.3, table 1)")
     negatives: str = setting(
         "all",
@@ -215,11 +241,6 @@ class RankingConfig(Checked):
         86_400.0,
         "longer watches are learnt as this long; predictions are scaled back to the true mean",
         least=1.0,
-    )
-    habit_lag_days: float = setting(
-        3.0,
-        "a user's pace and taste in tags are read off events at least this old, not off the same sitting",
-        least=0.0,
     )
     max_impressions: int = setting(
         500_000, "latest impressions that teach the ranker, drawn candidates included; bounds time and memory", least=1
@@ -265,6 +286,7 @@ class Config:
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
     retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
     index: IndexConfig = field(default_factory=IndexConfig)
+    features: FeaturesConfig = field(default_factory=FeaturesConfig)
     ranking: RankingConfig = field(default_factory=RankingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     serving: ServingConfig = field(default_factory=ServingConfig)

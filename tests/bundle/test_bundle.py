@@ -24,7 +24,8 @@ def flip_a_byte(file: Path) -> None:
 def test_a_bundle_opens_with_its_settings_and_features(small_run):
     bundle = Bundle.open(small_run.bundle)
     assert bundle.serving == ServingConfig(num_candidates=20)
-    assert bundle.feature_settings.average_watch_seconds > 0
+    assert bundle.features.config == small_run.run.config.features
+    assert bundle.state.counters["video"].sums[:, -1, 0].sum() == (bundle.dataset.events.video_row > 0).sum()
     assert bundle.dataset.facts["name"] == "small world"
     assert bundle.artifact.fingerprint.startswith(bundle.version) and len(bundle.version) == 12
 

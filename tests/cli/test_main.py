@@ -19,8 +19,8 @@ from watchnext.simulation.log import open_world
 from watchnext.simulation.settings import WorldConfig
 
 COMMANDS = (
-    "check prepare train-retrieval index train-ranking bundle evaluate run recommend score probabilities vectors "
-    "serve demo simulate settings"
+    "check prepare train-retrieval index features train-ranking bundle evaluate run recommend score probabilities "
+    "vectors serve demo simulate settings"
 ).split()
 
 
@@ -36,6 +36,13 @@ def test_every_command_and_option_is_explained(name):
     command = typer.main.get_command(app).commands[name]
     assert command.help
     assert [option.name for option in command.params if not option.help] == []
+
+
+def test_features_are_listed_with_what_they_are_of(watchnext, small_run, capsys):
+    assert watchnext("features", small_run.run.log_file, "--run", small_run.run.folder, "--pattern", "*channel*") == 0
+    told = capsys.readouterr().out
+    assert "channel.completed_share.1d" in told and "user_channel.unsuccessful" in told and "table channels" in told
+    assert "video.shown" not in told and " inputs: 1 of the request" in told
 
 
 def test_check_tells_what_is_in_the_log(watchnext, small_run, tmp_path, capsys):
@@ -242,7 +249,7 @@ def broken(small_run, tmp_path):
 def test_a_broken_bundle_is_one_message(watchnext, broken, monkeypatch, command):
     monkeypatch.setattr(uvicorn, "run", lambda *_, **__: pytest.fail("it was served"))
     message = watchnext(*command.split(), "--bundle", broken)
-    assert "is damaged: the checksum of ranking/weights.safetensors does not match" in message
+    assert "is damaged: ranking/weights.safetensors has 7 bytes, not" in message
 
 
 def test_serve_listens_where_it_is_told(watchnext, small_run, monkeypatch, capsys):

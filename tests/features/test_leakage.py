@@ -13,16 +13,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from watchnext import pipeline
-from watchnext.config import RetrievalConfig
+from watchnext.config import FeaturesConfig, RetrievalConfig
 from watchnext.events.dataset import Dataset
 from watchnext.examples.contexts import context_as_of, seen_before
 from watchnext.examples.impressions import impressions_between
 from watchnext.examples.next_watch import NextWatchExamples, next_watches, targets_between
 from watchnext.examples.quantiles import Quantiles
-from watchnext.features.inputs import FeatureSettings, Nominations, ranking_inputs
+from watchnext.features.inputs import Nominations, ranking_inputs
+from watchnext.features.spec import FeatureSpec, empty_state
 
 DAY = 86_400
-SETTINGS = FeatureSettings(20.0, 0.3, history_length=12, last_watches=5, habit_lag_days=0.5)
+FEATURES = FeaturesConfig(history_length=12, last_watches=5, habit_lag_days=0.5)
 RETRIEVAL = {
     "of the future": RetrievalConfig(history_length=12, num_search_tokens=6, examples_per_user=10, batch_size=500),
     "held out": RetrievalConfig(
@@ -194,7 +195,15 @@ def known_before(dataset, moment):
 def inputs_of(dataset, users, moments, surfaces, candidates):
     context = context_as_of(dataset, users, moments, 12, 6)
     nominations = Nominations(np.zeros(candidates.shape), np.zeros((*candidates.shape, 1), dtype=bool))
-    return ranking_inputs(dataset, context, surfaces, candidates, nominations, SETTINGS)
+    state = empty_state(dataset, FEATURES)
+    spec = FeatureSpec.of(dataset, state, ("network",), FEATURES)
+    if candidates.shape[1] == 1:
+        values = state.replay(dataset.events, users, moments, candidates)
+    else:
+        nobody = np.zeros(0, dtype=np.int64)
+        state.replay(dataset.events, nobody, nobody, nobody[:, None], until=int(moments.max()))
+        values = state.read(dataset.events, users, moments, candidates)
+    return ranking_inputs(dataset.videos, context, surfaces, candidates, nominations, values, spec)
 
 
 def targets_in(batch):

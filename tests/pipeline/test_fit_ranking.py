@@ -5,23 +5,22 @@ import numpy as np
 import pytest
 
 from watchnext.bundle.bundle import Bundle
-from watchnext.config import RankingConfig
+from watchnext.config import FeaturesConfig, RankingConfig
 from watchnext.errors import DataError
 from watchnext.examples.contexts import seen_before
 from watchnext.examples.impressions import impressions_between
-from watchnext.pipeline.fit_ranking import _with_unwatched_candidates, compute_inputs, feature_settings, sizes_of
+from watchnext.features.spec import empty_state
+from watchnext.pipeline.fit_ranking import (
+    _with_unwatched_candidates,
+    compute_inputs,
+    refuse_without_watch_time,
+    sizes_of,
+)
 
 
 @pytest.fixture(scope="module")
 def shown(small_dataset):
     return impressions_between(small_dataset.events, small_dataset.ranking_start, small_dataset.test_start)
-
-
-def test_feature_settings_hold_the_averages(shown):
-    settings = feature_settings(shown, RankingConfig(habit_lag_days=2.0, last_watches=4))
-    assert settings.average_watch_seconds == pytest.approx(shown.watch_seconds.mean())
-    assert settings.average_completed == pytest.approx(shown.completed.mean())
-    assert (settings.history_length, settings.last_watches, settings.habit_lag_days) == (100, 4, 2.0)
 
 
 @pytest.mark.parametrize("nothing", ["no rows", "no watch time"])
@@ -32,15 +31,18 @@ def test_nothing_to_learn_from_is_refused(shown, nothing):
         else dataclasses.replace(shown, watch_seconds=np.zeros(len(shown)))
     )
     with pytest.raises(DataError, match="no impression before the validation period has a watch time above 0"):
-        feature_settings(examples, RankingConfig())
+        refuse_without_watch_time(examples)
 
 
 def test_inputs_in_chunks_equal_inputs_at_once(small_run, shown):
     bundle = Bundle.open(small_run.bundle)
     part = shown.part(slice(0, 2500))
-    arguments = (bundle.serving, bundle.feature_settings)
-    whole = compute_inputs(bundle.dataset, bundle.generator, part, *arguments)
-    end = compute_inputs(bundle.dataset, bundle.generator, part.part(slice(2000, 2500)), *arguments)
+
+    def inputs(examples):
+        state = empty_state(bundle.dataset, bundle.features.config)
+        return compute_inputs(bundle.dataset, bundle.generator, examples, bundle.serving, state, bundle.features)
+
+    whole, end = inputs(part), inputs(part.part(slice(2000, 2500)))
     assert len(whole) == 2500
     np.testing.assert_allclose(whole.values[2000:], end.values, rtol=1e-5, equal_nan=True)
     np.testing.assert_array_equal(whole.last_watched[2000:], end.last_watched)
@@ -55,7 +57,7 @@ def test_sizes_count_the_vocabularies(small_dataset):
 def test_negatives_of_our_own_were_not_met_before(small_run, shown):
     """What a user watched before must not stand for 'not watched', nor be told from the positives by its sources."""
     bundle, config = Bundle.open(small_run.bundle), small_run.run.config
-    arguments = (shown, config.ranking, bundle.feature_settings, config.serving)
+    arguments = (shown, config.ranking, bundle.features, config.serving)
     drawn = _with_unwatched_candidates(bundle.dataset, bundle.generator, *arguments)
     negatives = drawn.part(slice(len(shown), None))
     assert len(negatives) > 2 * len(shown)
@@ -80,5 +82,6 @@ def test_no_more_than_max_impressions_teach(small_run, monkeypatch, has_impressi
 
     monkeypatch.setattr(fitting, "compute_inputs", count_and_stop)
     with pytest.raises(KeyboardInterrupt):
-        fitting.fit_ranking(dataset, bundle.generator, config, bundle.serving, small_run.run.part("never"), "")
+        settings = (config, FeaturesConfig(), bundle.serving)
+        fitting.fit_ranking(dataset, bundle.generator, *settings, small_run.run.part("never"), "")
     assert 50 < counted[0] <= 100

@@ -142,7 +142,7 @@ def test_without_cuts_to_k():
 def test_drawn_candidates_are_nominations_and_more_often_those_of_several_sources(small_run):
     bundle = Bundle.open(small_run.bundle)
     moments = np.full(1, bundle.dataset.log_end)
-    context = request_context(bundle.dataset, np.array([4]), moments, bundle.generator, bundle.feature_settings)
+    context = request_context(bundle.dataset, np.array([4]), moments, bundle.generator, bundle.features)
     candidates = bundle.generator.candidates(context, 10)
     drawn = bundle.generator.draw(context, 10, None, 6_000, np.random.default_rng(0))[0]
     times = np.bincount(drawn, minlength=101)[candidates.video_row[0]]

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from watchnext.artifacts import Artifact, open_artifact, writing
-from watchnext.config import ServingConfig, from_mapping
+from watchnext.config import FeaturesConfig, ServingConfig, from_mapping
 from watchnext.errors import ArtifactError
 from watchnext.events.dataset import Dataset
-from watchnext.features.inputs import FeatureSettings
+from watchnext.features.spec import FeatureSpec, empty_state
+from watchnext.features.state import FeatureState
 from watchnext.ranking import saved as saved_ranking
 from watchnext.ranking.network import RankingNetwork
 from watchnext.retrieval import saved as saved_retrieval
@@ -28,7 +29,8 @@ class Bundle:
     dataset: Dataset
     generator: CandidateGenerator
     ranker: RankingNetwork
-    feature_settings: FeatureSettings
+    features: FeatureSpec
+    state: FeatureState
     serving: ServingConfig
 
     @property
@@ -52,12 +54,16 @@ class Bundle:
         refuse_mixed(parts)
         dataset = Dataset.open(path / "dataset", verify=False)
         network = saved_retrieval.open_model(parts["retrieval"], dataset.videos)
+        generator = open_sources(network, path / "index")
+        features = from_mapping(FeaturesConfig, parts["ranking"].facts["features"], "features")
+        state = empty_state(dataset, features).opened(path / "ranking" / "state")
         return cls(
             artifact,
             dataset,
-            open_sources(network, path / "index"),
+            generator,
             saved_ranking.open_network(parts["ranking"]),
-            FeatureSettings(**parts["ranking"].facts["features"]),
+            FeatureSpec.of(dataset, state, generator.sources, features),
+            state,
             from_mapping(ServingConfig, artifact.settings, "serving"),
         )
 

@@ -15,7 +15,14 @@ import uvicorn
 
 from watchnext import pipeline
 from watchnext.cli import demonstration
-from watchnext.cli.tables import print_recommendations, print_report, print_settings, print_summary, print_trial
+from watchnext.cli.tables import (
+    print_features,
+    print_recommendations,
+    print_report,
+    print_settings,
+    print_summary,
+    print_trial,
+)
 from watchnext.errors import RequestError, WatchnextError
 from watchnext.evaluation.report import Report
 from watchnext.memory import keep_freed_memory
@@ -97,6 +104,16 @@ def build_index(
     """Index the video vectors, tuned on users of the log, and build the other sources of candidates."""
     pipeline.build_index(pipeline.Run(log_file, run), target_recall, k)
     say(f"index: done, in {run}")
+
+
+@app.command()
+def features(
+    log_file: LogFile,
+    run: RunFolder = RUNS,
+    pattern: Annotated[str, typer.Option(help="only those whose names match, say 'user_channel.*'")] = "*",
+) -> None:
+    """List every input of the ranker: what it is of and how it enters. Needs 'prepare'; nothing is computed."""
+    print_features(pipeline.features(pipeline.Run(log_file, run)), pattern)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from rich.console import Console
@@ -11,6 +12,7 @@ from watchnext.config import Config
 from watchnext.evaluation.bootstrap import Estimate
 from watchnext.evaluation.report import Report, Scores, shown
 from watchnext.events.summary import LogSummary
+from watchnext.pipeline.feature_table import FeatureRow
 from watchnext.pipeline.trial import SYSTEM, ArmResult
 from watchnext.serving.recommendation import Recommendation
 
@@ -73,6 +75,20 @@ def print_recommendations(title: str, found: list[Recommendation]) -> None:
         )
         table.add_row(*(cell for cell, keep in zip(cells, kept, strict=True) if keep))
     _OUT.print(table)
+
+
+def print_features(rows: list[FeatureRow], pattern: str) -> None:
+    """Prints the inputs of the ranker whose names match."""
+    table = Table(title="Inputs of the ranker")
+    for name in ("", "of each", "enters as"):
+        table.add_column(name)
+    chosen = [row for row in rows if fnmatchcase(row.name, pattern)]
+    for row in chosen:
+        table.add_row(row.name, row.of, row.enters)
+    _OUT.print(table)
+    of_requests = sum(row.of == "request" for row in chosen)
+    of_candidates = len(chosen) - of_requests
+    _OUT.print(f"{len(chosen)} of {len(rows)} inputs: {of_requests} of the request, {of_candidates} of each candidate")
 
 
 def print_trial(arms: dict[str, ArmResult]) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numba import njit
 
-from watchnext.layers.native import as_array, even_parts, side_by_side, widened
+from watchnext.native import as_array, even_parts, side_by_side, widened
 from watchnext.shapes import Float, Tensor
 
 _LOG2_E = math.log2(math.e)

@@ -12,7 +12,7 @@ import torch
 from numba import njit
 from torch.nn import functional
 
-from watchnext.layers.native import as_array, even_parts, fetch_ahead, narrowed, num_parts, side_by_side, widened
+from watchnext.native import as_array, even_parts, fetch_ahead, narrowed, num_parts, side_by_side, widened
 from watchnext.shapes import Array, Float, Int, Tensor, UInt16
 
 EPSILON = 1e-8

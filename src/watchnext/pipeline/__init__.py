@@ -24,6 +24,7 @@ from watchnext.events.dataset import Dataset
 from watchnext.events.log import read_log
 from watchnext.events.mapping import read_log_file
 from watchnext.events.summary import LogSummary, summarise
+from watchnext.pipeline.feature_table import FeatureRow, feature_table
 from watchnext.pipeline.fit_ranking import fit_ranking
 from watchnext.pipeline.fit_retrieval import WarmStart, fit_retrieval
 from watchnext.pipeline.judge import judge, training_curves
@@ -117,21 +118,35 @@ def build_index(run: Run, target_recall: float | None = None, k: int | None = No
         save_sources(generator, folder)
 
 
+def features(run: Run) -> list[FeatureRow]:
+    """Gives the inputs that the ranker has of run/dataset.
+
+    Raises:
+        ConfigurationError: a feature that is to be left out is not there.
+    """
+    return feature_table(Dataset.open(run.part("dataset")), run.config.features)
+
+
 def train_ranking(run: Run) -> None:
     """Makes run/ranking, from impressions and from what the early retrieval network says of them."""
     dataset, config = Dataset.open(run.part("dataset")), run.config
     retrieval = open_artifact(run.part("retrieval"), "retrieval")
     retrieval.require_parent(dataset.artifact)
     early = build_sources(open_model(retrieval, dataset.videos, "early"), dataset, dataset.ranking_start, config.index)
-    made_from = f"{dataset.artifact.fingerprint} {retrieval.fingerprint} {config.index} {config.serving}"
-    fitted = fit_ranking(dataset, early, config.ranking, config.serving, run.checkpoints("ranking"), made_from)
+    made_from = (
+        f"{dataset.artifact.fingerprint} {retrieval.fingerprint} {config.index} {config.features} {config.serving}"
+    )
+    fitted = fit_ranking(
+        dataset, early, config.ranking, config.features, config.serving, run.checkpoints("ranking"), made_from
+    )
     facts: dict[str, Any] = {
         "training": {name: asdict(outcome) for name, outcome in fitted.outcomes.items()},
-        "features": asdict(fitted.settings),
+        "features": asdict(config.features),
         "serving": asdict(config.serving),
     }
     with writing(run.part("ranking"), "ranking", (dataset.artifact, retrieval), config.ranking, facts) as folder:
         facts |= save_ranking_network(fitted.network, folder)
+        fitted.state.save(folder / "state")
     run.forget_checkpoints("ranking")
 
 

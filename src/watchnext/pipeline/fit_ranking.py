@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from watchnext.config import RankingConfig, ServingConfig
+from watchnext.config import FeaturesConfig, RankingConfig, ServingConfig
 from watchnext.errors import DataError
 from watchnext.events.dataset import Dataset
 from watchnext.examples.impressions import Impressions, impressions_between, with_unwatched
 from watchnext.examples.quantiles import Quantiles
-from watchnext.features.inputs import FeatureSettings, RankingInputs
+from watchnext.features.inputs import RankingInputs
+from watchnext.features.spec import FeatureSpec, empty_state
+from watchnext.features.state import FeatureState
 from watchnext.progress import bar, say
 from watchnext.ranking.network import RankingBatch, RankingNetwork, RankingSizes
 from watchnext.retrieval.candidates import CandidateGenerator
@@ -28,10 +30,11 @@ _QUANTILE_ROWS = 200_000
 
 @dataclass(frozen=True)
 class FittedRanking:
-    """The trained network, the settings of its features, and how training went."""
+    """The trained network, what its features remember at the end of the log, and how training went."""
 
     network: RankingNetwork
-    settings: FeatureSettings
+    state: FeatureState
+    features: FeatureSpec
     outcomes: dict[str, Outcome]
 
 
@@ -39,6 +42,7 @@ def fit_ranking(
     dataset: Dataset,
     generator: CandidateGenerator,
     config: RankingConfig,
+    features: FeaturesConfig,
     serving: ServingConfig,
     checkpoints: Path,
     made_from: str,
@@ -54,29 +58,31 @@ def fit_ranking(
     has_impressions = bool(dataset.facts["has_impressions"])
     most = max(1, config.max_impressions // (1 if has_impressions else 1 + config.sampled_negatives))
     training = impressions_between(dataset.events, dataset.ranking_start, dataset.validation_start).latest(most)
-    settings = feature_settings(training, config)
+    refuse_without_watch_time(training)
+    state = empty_state(dataset, features)
+    spec = FeatureSpec.of(dataset, state, generator.sources, features)
     validation = impressions_between(dataset.events, dataset.validation_start, dataset.test_start).latest(most)
     examples = training.followed_by(validation)
     if not has_impressions:
-        examples = _with_unwatched_candidates(dataset, generator, examples, config, settings, serving)
-    inputs = compute_inputs(dataset, generator, examples, serving, settings)
+        examples = _with_unwatched_candidates(dataset, generator, examples, config, spec, serving)
+    inputs = compute_inputs(dataset, generator, examples, serving, state, spec)
     learning = np.flatnonzero(examples.timestamp < dataset.validation_start)
     held_out = np.flatnonzero(examples.timestamp >= dataset.validation_start)
     network, search = _fit_once(
         dataset, config, examples, inputs, learning, held_out, checkpoints / "search", None, made_from
     )
     if not len(held_out):
-        return FittedRanking(network, settings, {"search": search})
+        return FittedRanking(network, state, spec, {"search": search})
     say(f"ranking: best after pass {search.epochs}; now learning from everything before the test period")
     everything = np.arange(len(examples))
     network, final = _fit_once(
         dataset, config, examples, inputs, everything, held_out[:0], checkpoints / "final", search.epochs, made_from
     )
-    return FittedRanking(network, settings, {"search": search, "final": final})
+    return FittedRanking(network, state, spec, {"search": search, "final": final})
 
 
-def feature_settings(examples: Impressions, config: RankingConfig) -> FeatureSettings:
-    """Gives the averages of the training period, and the settings that shape the features.
+def refuse_without_watch_time(examples: Impressions) -> None:
+    """Refuses examples of which nothing can be learnt.
 
     Raises:
         DataError: there are no examples, or nobody watched anything.
@@ -86,13 +92,6 @@ def feature_settings(examples: Impressions, config: RankingConfig) -> FeatureSet
             "no impression before the validation period has a watch time above 0, so expected watch time cannot be "
             "learnt. Map watch_seconds (for ratings, a value such as 1 for a liked film does) in the log's TOML file."
         )
-    return FeatureSettings(
-        float(examples.watch_seconds.mean()),
-        float(examples.completed.mean()),
-        config.history_length,
-        config.last_watches,
-        config.habit_lag_days,
-    )
 
 
 def compute_inputs(
@@ -100,17 +99,22 @@ def compute_inputs(
     generator: CandidateGenerator,
     examples: Impressions,
     serving: ServingConfig,
-    settings: FeatureSettings,
+    state: FeatureState,
+    spec: FeatureSpec,
 ) -> RankingInputs:
-    """Gives the ranker's inputs of each impression, as of its own timestamp."""
+    """Gives the ranker's inputs of each impression, as of its timestamp, and fills the empty `state`."""
+    num_features = len(spec.query_places) + len(spec.places)
+    say(f"features: replaying the log for {num_features} features of {len(examples):,} impressions")
+    values = state.replay(dataset.events, examples.user_row, examples.timestamp, examples.video_row[:, None])
     parts = []
     with bar("features", len(examples)) as progress:
         for start in range(0, len(examples), _CHUNK):
             part = examples.part(slice(start, start + _CHUNK))
-            context = request_context(dataset, part.user_row, part.timestamp, generator, settings)
+            context = request_context(dataset, part.user_row, part.timestamp, generator, spec)
             excluded = excluded_videos(dataset, context, serving.exclude_seen)
             candidates = generator.describe(context, part.video_row[:, None], serving.num_candidates, excluded)
-            parts.append(inputs_of(dataset, context, part.surface_row, candidates, settings))
+            known = values.part(slice(start, start + _CHUNK))
+            parts.append(inputs_of(dataset.videos, context, part.surface_row, candidates, known, spec))
             progress.advance(len(part))
     names = vars(parts[0])
     return RankingInputs(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
@@ -121,7 +125,7 @@ def _with_unwatched_candidates(
     generator: CandidateGenerator,
     shown: Impressions,
     config: RankingConfig,
-    settings: FeatureSettings,
+    spec: FeatureSpec,
     serving: ServingConfig,
 ) -> Impressions:
     """Puts candidates of our own beside each watch, for a log that does not say what was shown and not watched."""
@@ -131,7 +135,7 @@ def _with_unwatched_candidates(
     with bar("drawing candidates", len(shown)) as progress:
         for start in range(0, len(shown), _CHUNK):
             part = shown.part(slice(start, start + _CHUNK))
-            context = request_context(dataset, part.user_row, part.timestamp, generator, settings)
+            context = request_context(dataset, part.user_row, part.timestamp, generator, spec)
             excluded = excluded_videos(dataset, context, serving.exclude_seen)
             chosen = generator.draw(context, serving.num_candidates, excluded, config.sampled_negatives, random)
             drawn.append(np.where(chosen == part.video_row[:, None], 0, chosen))

@@ -16,6 +16,7 @@ from watchnext.events.dataset import Dataset
 from watchnext.examples.contexts import UserContext, seen_before
 from watchnext.examples.impressions import impressions_between
 from watchnext.examples.next_watch import targets_between
+from watchnext.features.spec import empty_state
 from watchnext.pipeline.fit_ranking import compute_inputs
 from watchnext.progress import bar
 from watchnext.retrieval.candidates import CandidateSource, without
@@ -69,7 +70,7 @@ def _judge_retrieval(bundle: Bundle, config: EvaluationConfig) -> dict[str, Any]
     if not len(users):
         raise DataError("nobody completed a video in the test period: choose an earlier [split] test_start.")
     moments = np.full(len(users), dataset.test_start)
-    context = request_context(dataset, users, moments, generator, bundle.feature_settings)
+    context = request_context(dataset, users, moments, generator, bundle.features)
     nothing = [np.zeros(0, dtype=np.int64)] * len(users)
     excluded = seen_before(dataset, users, moments) if config.exclude_seen else nothing
     if not any(len(np.setdiff1d(wanted, struck)) for wanted, struck in zip(targets, excluded, strict=True)):
@@ -94,7 +95,8 @@ def _judge_ranking(bundle: Bundle, config: EvaluationConfig) -> tuple[dict[str, 
     past = impressions_between(dataset.events, dataset.ranking_start, dataset.test_start)
     if not len(truth) or not len(past):
         return {}, []
-    inputs = compute_inputs(dataset, bundle.generator, truth, bundle.serving, bundle.feature_settings)
+    state = empty_state(dataset, bundle.features.config)
+    inputs = compute_inputs(dataset, bundle.generator, truth, bundle.serving, state, bundle.features)
     parts = []
     with bar("scoring impressions", len(truth)) as progress:
         for start in range(0, len(truth), 4096):

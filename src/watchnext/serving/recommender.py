@@ -10,6 +10,8 @@ import numpy as np
 from watchnext.bundle.bundle import Bundle
 from watchnext.errors import RequestError, UnknownUserError
 from watchnext.examples.contexts import UserContext, UserRecords
+from watchnext.features.spec import empty_state
+from watchnext.features.state import FeatureState, FeatureValues
 from watchnext.retrieval.candidates import Candidates
 from watchnext.serving.recommendation import (
     Recommendation,
@@ -43,6 +45,7 @@ class Recommender:
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
+        self._earlier: tuple[int, FeatureState] | None = None
 
     @classmethod
     def open(cls, path: str | Path) -> "Recommender":
@@ -155,12 +158,13 @@ class Recommender:
         user_rows = dataset.vocabularies["users"].rows_of(user_ids)
         video_rows = dataset.vocabularies["videos"].rows_of(video_ids)
         surface_rows = dataset.vocabularies["surfaces"].rows_of(surfaces or [None] * len(user_rows))
+        values = self._nothing_known().replay(dataset.events, user_rows, timestamps, video_rows[:, None])
         for start in range(0, len(user_rows), _ROWS_AT_ONCE):
             part = slice(start, start + _ROWS_AT_ONCE)
             context = self._context(dataset, user_rows[part], timestamps[part])
             excluded = excluded_videos(dataset, context, serving.exclude_seen)
             candidates = generator.describe(context, video_rows[part, None], serving.num_candidates, excluded)
-            yield self._expected_watch_seconds(context, candidates, surface_rows[part])[:, 0]
+            yield self._expected_watch_seconds(context, candidates, surface_rows[part], values.part(part))[:, 0]
 
     def user_vectors(self, user_rows: Int[Array, "batch"], *, as_of: int | None = None) -> Float[Array, "batch dim"]:
         """Gives the vectors of users of the log, by row."""
@@ -224,7 +228,10 @@ class Recommender:
         if stage == "retrieval":
             score = candidates.network_score
         else:
-            score = self._expected_watch_seconds(context, candidates, self._surface_rows(surface, len(user_rows)))
+            state = self._state_before(int(moments[0]))
+            values = state.read(records.events, user_rows, moments, candidates.video_row)
+            surfaces = self._surface_rows(surface, len(user_rows))
+            score = self._expected_watch_seconds(context, candidates, surfaces, values)
         return _best(candidates, score, k, only_nominated_by=0 if stage == "retrieval" else None)
 
     def _moment(self, as_of: int | None, latest_event: int = 0) -> int:
@@ -233,13 +240,28 @@ class Recommender:
         refuse_impossible_times("as_of", [as_of])
         return as_of
 
+    def _nothing_known(self) -> FeatureState:
+        return empty_state(self.bundle.dataset, self.bundle.features.config)
+
+    def _state_before(self, moment: int) -> FeatureState:
+        """What was known before the moment: of an earlier one than the log's end by replaying the log."""
+        if moment >= self.bundle.dataset.log_end:
+            return self.bundle.state
+        if self._earlier is None or self._earlier[0] != moment:
+            nobody = np.zeros(0, dtype=np.int64)
+            state = self._nothing_known()
+            state.replay(self.bundle.dataset.events, nobody, nobody, nobody[:, None], until=moment)
+            self._earlier = moment, state
+        return self._earlier[1]
+
     def _context(self, records: UserRecords, user_rows: Array, moments: Array) -> UserContext:
-        return request_context(records, user_rows, moments, self.bundle.generator, self.bundle.feature_settings)
+        return request_context(records, user_rows, moments, self.bundle.generator, self.bundle.features)
 
     def _expected_watch_seconds(
-        self, context: UserContext, candidates: Candidates, surface_rows: Int[Array, "batch"]
+        self, context: UserContext, candidates: Candidates, surface_rows: Int[Array, "batch"], values: FeatureValues
     ) -> Float[Array, "batch candidates"]:
-        inputs = inputs_of(self.bundle.dataset, context, surface_rows, candidates, self.bundle.feature_settings)
+        bundle = self.bundle
+        inputs = inputs_of(bundle.dataset.videos, context, surface_rows, candidates, values, bundle.features)
         return self.bundle.ranker.expected_watch_seconds(inputs)
 
     def _surface_rows(self, surface: str | None, count: int) -> Int[Array, "batch"]:

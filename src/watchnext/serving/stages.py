@@ -1,13 +1,10 @@
 """Where retrieval and ranking meet: candidates become the ranker's inputs, in training as in serving."""
 
+from watchnext.events.dataset import VideoTable
 from watchnext.examples.contexts import UserContext, UserRecords, context_as_of, seen_before
-from watchnext.features.inputs import (
-    FeatureSettings,
-    Nominations,
-    RankingInputs,
-    VideoRecords,
-    ranking_inputs,
-)
+from watchnext.features.inputs import Nominations, RankingInputs, ranking_inputs
+from watchnext.features.spec import FeatureSpec
+from watchnext.features.state import FeatureValues
 from watchnext.retrieval.candidates import CandidateGenerator, Candidates
 from watchnext.shapes import Array, Int, RowLists
 
@@ -17,11 +14,11 @@ def request_context(
     user_rows: Int[Array, "batch"],
     moments: Int[Array, "batch"],
     generator: CandidateGenerator,
-    settings: FeatureSettings,
+    spec: FeatureSpec,
 ) -> UserContext:
     """Gives what both stages ask of the users' past: the longer of their histories, of which each uses its part."""
     config = generator.network.config
-    length = max(config.history_length, settings.history_length)
+    length = max(config.history_length, spec.config.last_watches)
     return context_as_of(records, user_rows, moments, length, config.num_search_tokens)
 
 
@@ -34,12 +31,13 @@ def excluded_videos(records: UserRecords, context: UserContext, exclude_seen: bo
 
 
 def inputs_of(
-    records: VideoRecords,
+    videos: VideoTable,
     context: UserContext,
     surface_row: Int[Array, "batch"],
     candidates: Candidates,
-    settings: FeatureSettings,
+    values: FeatureValues,
+    spec: FeatureSpec,
 ) -> RankingInputs:
     """Gives the ranker's inputs for the candidates of each user."""
     nominations = Nominations(candidates.network_score, candidates.nominated)
-    return ranking_inputs(records, context, surface_row, candidates.video_row, nominations, settings)
+    return ranking_inputs(videos, context, surface_row, candidates.video_row, nominations, values, spec)

@@ -48,13 +48,15 @@ embedding_dim = 32
 batch_size = 256
 learning_rate = 0.002
 
+[features]
+habit_lag_days = 0
+
 [ranking]
 tower = [128, 64]
 batch_size = 256
 learning_rate = 0.002
 embedding_learning_rate = 0.002
 dropout = 0.1
-habit_lag_days = 0
 max_watch_seconds = 600
 max_epochs = 4
 patience = 3

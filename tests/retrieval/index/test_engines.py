@@ -16,6 +16,7 @@ from watchnext.retrieval.index.faiss_engine import FaissIndex
 from watchnext.retrieval.index.live import LiveIndex
 from watchnext.retrieval.index.parts import ShardedIndex
 from watchnext.retrieval.index.protocol import BuiltIndex, VideoIndex
+from watchnext.retrieval.index.scann_engine import ScannIndex
 
 NUM_VIDEOS, DIM = 501, 16
 
@@ -29,14 +30,21 @@ VECTORS[0] = 0.0
 QUERIES = random_vectors(12, 1)
 
 
+ENGINES = ("exact", "cells", "faiss", "scann")
 WAYS = ("built", "opened", "in shards", "in shards, opened", "changed", "changed and built again")
+
+
+def asking_for(engine: str) -> IndexConfig:
+    if engine == "scann":
+        pytest.importorskip("scann", reason="an extra, which has no wheel for every machine")
+    return IndexConfig(engine=engine)
 
 
 def made(engine: str, how: str, folder: Path) -> VideoIndex:
     """An index over the same vectors, however it came about."""
 
     def build(vectors):
-        return build_index(vectors, IndexConfig(engine=engine))
+        return build_index(vectors, asking_for(engine))
 
     if how.startswith("changed"):
         return changed(build, again=how != "changed")
@@ -62,13 +70,13 @@ def changed(build, again) -> LiveIndex:
     return live
 
 
-@pytest.fixture(scope="module", params=[f"{engine}, {how}" for engine in ("exact", "cells", "faiss") for how in WAYS])
+@pytest.fixture(scope="module", params=[f"{engine}, {how}" for engine in ENGINES for how in WAYS])
 def index(request, tmp_path_factory) -> VideoIndex:
     return made(*request.param.split(", ", 1), tmp_path_factory.mktemp("index"))
 
 
 @pytest.mark.parametrize("how", WAYS)
-@pytest.mark.parametrize("engine", ["exact", "cells", "faiss"])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_it_is_an_index_that_says_whether_it_is_exact(engine, how, tmp_path):
     index = made(engine, how, tmp_path)
     assert isinstance(index, VideoIndex)
@@ -207,26 +215,26 @@ def test_no_queries_give_no_lists(index, excluded):
     assert rows.shape == scores.shape == (0, 4)
 
 
-@pytest.mark.parametrize("engine", ["exact", "cells", "faiss"])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_a_catalogue_of_one_video_is_found(engine):
-    index = build_index(VECTORS[:2], IndexConfig(engine=engine))
+    index = build_index(VECTORS[:2], asking_for(engine))
     rows, _ = index.search(QUERIES[:1], 3)
     assert rows.tolist() == [[1, 0, 0]]
 
 
-@pytest.mark.parametrize("engine", ["exact", "cells", "faiss"])
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_vector_that_is_not_finite_is_refused(engine, value):
     broken = VECTORS.copy()
     broken[7, 3] = value
     with pytest.raises(ArtifactError, match="not finite"):
-        build_index(broken, IndexConfig(engine=engine))
+        build_index(broken, asking_for(engine))
 
 
 @pytest.mark.parametrize(
     ("told", "problem"),
     [
-        ({"version": 1, "engine": "annoy"}, "'annoy'; known are exact, cells, faiss"),
+        ({"version": 1, "engine": "annoy"}, "'annoy'; known are exact, cells, faiss, scann"),
         ({"version": 99, "engine": "exact"}, "has version 99, 1 is read: run watchnext index again"),
         ({"engine": "exact"}, "has version None, 1 is read"),
     ],
@@ -259,6 +267,7 @@ def test_golden_files_of_every_version_give_what_they_gave(engine, version):
         ("exact", 1000, True, "exact"),
         ("cells", 2, False, "cells"),
         ("faiss", 2, True, "faiss"),
+        ("scann", 2, True, "scann"),
     ],
 )
 def test_auto_takes_an_approximate_engine_from_the_configured_size(
@@ -268,7 +277,12 @@ def test_auto_takes_an_approximate_engine_from_the_configured_size(
     assert engine_for(num_videos, IndexConfig(engine=engine, approximate_from=100)) == chosen
 
 
-def test_build_index_follows_the_choice():
-    assert isinstance(build_index(VECTORS, IndexConfig(engine="faiss")), FaissIndex)
-    assert isinstance(build_index(VECTORS, IndexConfig(engine="cells")), CellIndex)
+@pytest.mark.parametrize(
+    ("engine", "kind"), [("exact", ExactIndex), ("cells", CellIndex), ("faiss", FaissIndex), ("scann", ScannIndex)]
+)
+def test_build_index_follows_the_choice(engine, kind):
+    assert isinstance(build_index(VECTORS, asking_for(engine)), kind)
+
+
+def test_build_index_takes_the_exact_scan_of_its_own_accord_where_there_are_few():
     assert isinstance(build_index(VECTORS, IndexConfig(approximate_from=NUM_VIDEOS + 1)), ExactIndex)

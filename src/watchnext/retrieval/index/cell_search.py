@@ -14,7 +14,7 @@ from typing import Any, no_type_check
 import numpy as np
 from numba import njit
 
-from watchnext.layers.native import fetch_ahead
+from watchnext.native import fetch_ahead
 from watchnext.retrieval.index.cells import Cells
 from watchnext.retrieval.index.lanes import LANES, LINE, has_byte_products, lowest_bit, scans
 from watchnext.shapes import Array, Bool, Float, Int

@@ -16,7 +16,7 @@ from typing import Any, no_type_check
 import numpy as np
 from numba import njit
 
-from watchnext.layers.native import even_parts, side_by_side
+from watchnext.native import even_parts, side_by_side
 from watchnext.progress import bar
 from watchnext.retrieval.index.lanes import LANES, LINE, ROWS_AT_ONCE, comparison, empty_bytes, has_byte_products
 from watchnext.shapes import Array, Float, Int, UInt8

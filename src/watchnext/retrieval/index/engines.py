@@ -13,13 +13,15 @@ from watchnext.retrieval.index.faiss_engine import FaissIndex
 from watchnext.retrieval.index.lanes import has_byte_products
 from watchnext.retrieval.index.parts import Part, ShardedIndex
 from watchnext.retrieval.index.protocol import BuiltIndex
+from watchnext.retrieval.index.scann_engine import ScannIndex
 from watchnext.shapes import Array, Float
 
-_ENGINES: dict[str, type[ExactIndex] | type[CellIndex] | type[FaissIndex]] = {
-    "exact": ExactIndex,
+_APPROXIMATE: dict[str, type[CellIndex] | type[FaissIndex] | type[ScannIndex]] = {
     "cells": CellIndex,
     "faiss": FaissIndex,
+    "scann": ScannIndex,
 }
+_ENGINES = {"exact": ExactIndex, **_APPROXIMATE}
 _SHARDS = "shards"
 _VERSION = 1  # of the files; tests/retrieval/index/golden keeps one index of each version that is still read
 
@@ -29,13 +31,12 @@ def build_index(vectors: Float[Array, "videos dim"], config: IndexConfig) -> Bui
 
     Raises:
         ArtifactError: a vector is not finite.
+        ConfigurationError: the engine is an extra that is not installed.
     """
     if not np.isfinite(vectors).all():
         raise ArtifactError("a video vector is not finite: train the retrieval network again with a lower rate.")
     engine = engine_for(len(vectors), config)
-    if engine == "cells":
-        return CellIndex.build(vectors)
-    return FaissIndex.build(vectors) if engine == "faiss" else ExactIndex(vectors)
+    return _APPROXIMATE[engine].build(vectors) if engine in _APPROXIMATE else ExactIndex(vectors)
 
 
 def engine_for(num_videos: int, config: IndexConfig) -> str:
@@ -69,7 +70,8 @@ def open_index(folder: Path) -> BuiltIndex:
     """Maps the index that `save_index` wrote.
 
     Raises:
-        ArtifactError: it was written in another version, or by an engine that this version does not have.
+        ArtifactError: it was written in another version, or by an engine that this version does not have, or that is an
+            extra which is not installed.
     """
     told = json.loads((folder / "engine.json").read_text())
     name, version = told["engine"], told.get("version")

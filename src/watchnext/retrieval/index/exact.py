@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numba import njit
 
-from watchnext.layers.native import even_parts, fetch_ahead, side_by_side
 from watchnext.layers.tensors import tensor_on
+from watchnext.native import even_parts, fetch_ahead, side_by_side
 from watchnext.retrieval.index.protocol import Lists, checked_queries, padded
 from watchnext.retrieval.index.rounded import UpperBounds, rounded_products_are_fast
 from watchnext.retrieval.index.selection import RunningTop, TopOnDevice

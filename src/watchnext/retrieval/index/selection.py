@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numba import njit
 
-from watchnext.layers.native import as_array, even_parts, side_by_side, widened
+from watchnext.native import as_array, even_parts, side_by_side, widened
 from watchnext.shapes import Array, Float, Int, Tensor
 
 _SCORES_AT_ONCE = 128

@@ -1,0 +1,60 @@
+"""Which features there are: their names, in the order in which the ranker reads them, and which are left out (§4.1)."""
+
+import difflib
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import numpy as np
+
+from watchnext.config import FeaturesConfig
+from watchnext.errors import ConfigurationError
+from watchnext.events.dataset import Dataset
+from watchnext.features.state import FeatureState, Keys
+from watchnext.shapes import Array, Int
+
+UNBOUNDED = "everything.shown.*"
+"""What all other shares are of, and no input itself: it grows with the log, so that tomorrow is never like today."""
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """Names of all continuous features, of a request and of its candidates, and the places of those that are used."""
+
+    config: FeaturesConfig
+    query_names: tuple[str, ...]
+    names: tuple[str, ...]
+    query_places: Int[Array, "query_values"]
+    places: Int[Array, "values"]
+
+    @classmethod
+    def of(
+        cls, dataset: Dataset, state: FeatureState, sources: tuple[str, ...], config: FeaturesConfig
+    ) -> "FeatureSpec":
+        """Names what the log, the state and the sources give, without what is excluded and without `UNBOUNDED`.
+
+        Raises:
+            ConfigurationError: a pattern that excludes nothing.
+        """
+        query = [*state.query_names, *(f"user.{name}" for name in dataset.facts["user_numbers"])]
+        of_video = ["age_days", *dataset.facts["video_numbers"]]
+        nominated = ["network_score", "num_sources", *(f"nominated_by.{source}" for source in sources)]
+        names = [*state.names, *(f"video.{name}" for name in of_video), *nominated]
+        for pattern in config.exclude:
+            if not any(fnmatchcase(name, pattern) for name in (*query, *names)):
+                near = difflib.get_close_matches(pattern, [*query, *names], 1, 0.0)[0]
+                raise ConfigurationError(
+                    f"[features] exclude = '{pattern}' names no feature of this log; did you mean '{near}'? "
+                    "watchnext features lists them."
+                )
+
+        def used(every: list[str]) -> Int[Array, "_"]:
+            left_out = (*config.exclude, UNBOUNDED)
+            return np.flatnonzero([not any(fnmatchcase(name, pattern) for pattern in left_out) for name in every])
+
+        return cls(config, tuple(query), tuple(names), used(query), used(names))
+
+
+def empty_state(dataset: Dataset, config: FeaturesConfig) -> FeatureState:
+    """Gives the memory that the settings ask for, of nothing yet."""
+    keys = Keys.of(dataset.videos, dataset.video_categories)
+    return FeatureState.empty(keys, config.horizons_seconds, config.habit_lag_days * 86_400, config.history_length)

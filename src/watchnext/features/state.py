@@ -1,0 +1,266 @@
+"""The ranker's memory as of a moment: counters of every kind of key, filled by replaying the log (§4.1).
+
+Questions are answered in two ways by the same compiled code: on the way through the log, each as of its own moment
+(`replayed`), or off the state as it stands (`FeatureState.read`), which is what a live request does.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from watchnext.artifacts import load_arrays, save_arrays
+from watchnext.events.dataset import UserEvents, VideoTable
+from watchnext.features.counters import Counters, halvings_a_second
+from watchnext.features.pasts import pair_names, read_pasts, replay_pasts, user_names
+from watchnext.features.records import MEANS, read_records, record_names, replay
+from watchnext.native import even_parts, side_by_side
+from watchnext.shapes import Array, Float, Int
+
+_EVERYTHING = "everything"
+_OUR_KINDS = (_EVERYTHING, "user", "video", "channel", "tags")
+_FOREVER = np.iinfo(np.int64).max
+_WORK_OF_A_CANDIDATE = 100
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The keys of each video, side by side: itself, its channel, its categories, its tags.
+
+    Kind i has `widths[i]` columns of `rows`, and keys below `sizes[i]`; key 0 is none.
+    """
+
+    kinds: tuple[str, ...]
+    widths: Int[Array, "kinds"]
+    sizes: tuple[int, ...]
+    rows: Int[Array, "videos keys"]
+
+    @classmethod
+    def of(cls, videos: VideoTable, categories: list[str]) -> "Keys":
+        """Gathers them from the table of videos; a category with the name of a kind of ours gets another."""
+        named = [f"{name}_category" if name in _OUR_KINDS else name for name in categories]
+        own = np.arange(len(videos.channel_row))[:, None]
+        one_by_one = [column[:, None] for column in np.asarray(videos.categorical).T]
+        columns = [own, np.asarray(videos.channel_row)[:, None], *one_by_one, np.asarray(videos.tag_rows)]
+        return cls(
+            ("video", "channel", *named, "tags"),
+            np.array([column.shape[1] for column in columns]),
+            tuple(int(column.max(initial=0)) + 1 for column in columns),
+            np.concatenate(columns, axis=1).astype(np.int32),
+        )
+
+    def of_kind(self, kind: str) -> Int[Array, "videos _"]:
+        """Gives the columns of one kind."""
+        place = self.kinds.index(kind)
+        first = int(self.widths[:place].sum())
+        return self.rows[:, first : first + self.widths[place]]
+
+
+@dataclass(frozen=True)
+class Happened:
+    """Everybody's events in time order, and the order in which their outcomes became known.
+
+    What came of an impression is known to whoever asks later than its timestamp plus the seconds watched, or after
+    the log's end: what a log says is known by then.
+    """
+
+    moment: Int[Array, "events"]
+    video_row: Int[Array, "events"]
+    watch_seconds: Float[Array, "events"]
+    completed: Array
+    clicked: Array
+    outcome: Int[Array, "events"]
+    known_at: Int[Array, "events"]
+
+    @classmethod
+    def of(cls, events: UserEvents) -> "Happened":
+        """Sorts the events of all users by time."""
+        order = np.argsort(events.segments.timestamp, kind="stable")
+        moment, seconds = np.asarray(events.segments.timestamp)[order], np.asarray(events.watch_seconds)[order]
+        known_at = np.minimum(moment + np.nan_to_num(seconds).astype(np.int64), moment.max(initial=0))
+        video_row, completed, clicked = (
+            np.asarray(column)[order] for column in (events.video_row, events.completed, events.clicked)
+        )
+        return cls(moment, video_row, seconds, completed, clicked, np.argsort(known_at, kind="stable"), known_at)
+
+
+@dataclass(frozen=True)
+class FeatureValues:
+    """Continuous features of requests and of their candidates; their names are `FeatureState`'s."""
+
+    query: Float[Array, "batch query_values"]
+    candidates: Float[Array, "batch candidates values"]
+
+    def part(self, places: Int[Array, "rows"] | slice) -> "FeatureValues":
+        """Gives those of some requests."""
+        return FeatureValues(self.query[places], self.candidates[places])
+
+
+@dataclass(frozen=True)
+class FeatureState:
+    """What is remembered of all videos, channels, categories and tags; of users their own events are enough."""
+
+    keys: Keys
+    horizons_seconds: tuple[float, ...]
+    settled_after_seconds: float
+    history_length: int
+    counters: dict[str, Counters]
+
+    @classmethod
+    def empty(
+        cls, keys: Keys, horizons_seconds: tuple[float, ...], settled_after_seconds: float, history_length: int
+    ) -> "FeatureState":
+        """Gives a state that remembers nothing."""
+        num = len(horizons_seconds) + 1
+        counters = {kind: Counters.empty(size, num) for kind, size in zip(keys.kinds, keys.sizes, strict=True)}
+        counters[_EVERYTHING] = Counters.empty(2, num)
+        return cls(keys, horizons_seconds, settled_after_seconds, history_length, counters)
+
+    @property
+    def horizons(self) -> tuple[str, ...]:
+        """The horizons' names."""
+        return (*(horizon_name(seconds) for seconds in self.horizons_seconds), "all")
+
+    @property
+    def query_names(self) -> list[str]:
+        """The names of `FeatureValues.query`."""
+        return [*(f"{_EVERYTHING}.{name}" for name in record_names(self.horizons)), *user_names(self.horizons)]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of `FeatureValues.candidates`."""
+        records = [f"{kind}.{name}" for kind in self.keys.kinds for name in record_names(self.horizons)]
+        return records + [name for kind in self.keys.kinds for name in pair_names(kind, self.horizons)]
+
+    def read(
+        self,
+        events: UserEvents,
+        user_row: Int[Array, "batch"],
+        moment: Int[Array, "batch"],
+        video_row: Int[Array, "batch candidates"],
+    ) -> FeatureValues:
+        """Gives the features of users' candidates; each moment is to be later than all that was counted."""
+        values = self._room(video_row)
+        kinds = [_EVERYTHING, *self.keys.kinds]
+        for kind in kinds:
+            asked = video_row if kind != _EVERYTHING else np.zeros((len(moment), 1), dtype=np.int64)
+            arguments = (*vars(self.counters[kind]).values(), self._rates, self._keys(kind), moment, asked)
+            arguments += (self._priors(kind, values), self._records(kind, values))
+            side_by_side(read_records, even_parts(len(moment), asked.size * _WORK_OF_A_CANDIDATE), arguments)
+        arguments = (*self._pasts(events, user_row, moment), video_row, self.keys.rows, self.keys.widths)
+        arguments += (self.counters["video"].sums, self._priors("user", values), *self._past_columns(values))
+        side_by_side(read_pasts, even_parts(len(moment), video_row.size * _WORK_OF_A_CANDIDATE), arguments)
+        return values
+
+    def replay(
+        self,
+        events: UserEvents,
+        user_row: Int[Array, "batch"],
+        moment: Int[Array, "batch"],
+        video_row: Int[Array, "batch candidates"],
+        until: int = _FOREVER,
+    ) -> FeatureValues:
+        """Fills an empty state with what happened before `until`, and answers questions as of their moments on the way.
+
+        A question has one candidate. Each kind of key is counted by a thread of its own.
+        """
+        happened = Happened.of(events)
+        values = self._room(video_row)
+        order = np.argsort(moment, kind="stable")
+        asked_at, asked_of = moment[order], video_row[order, 0]
+
+        def count(kind: str) -> None:
+            out = np.empty((len(order), self._record_width), dtype=np.float32)
+            of = asked_of if kind != _EVERYTHING else np.zeros_like(asked_of)
+            keys = self._keys(kind) if kind != _EVERYTHING else np.ones((len(self.keys.rows), 1), dtype=np.int32)
+            replay(
+                *vars(happened).values(), until, keys, *vars(self.counters[kind]).values(), self._rates, asked_at, of,
+                self._priors(kind, values)[order], out,
+            )  # fmt: skip
+            self._records(kind, values)[order, 0] = out
+
+        def look_back() -> None:
+            outcomes = Counters.empty(self.keys.sizes[0], 1)
+            replay_pasts(
+                happened.video_row, happened.completed, happened.clicked, happened.outcome, happened.known_at,
+                outcomes.sums, outcomes.faded_at, outcomes.completed_at, asked_at, order,
+                *self._pasts(events, user_row, moment), video_row, self.keys.rows, self.keys.widths,
+                self._priors("user", values), *self._past_columns(values),
+            )  # fmt: skip
+
+        count(_EVERYTHING)
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            jobs = [pool.submit(look_back), *(pool.submit(count, kind) for kind in self.keys.kinds)]
+            for job in jobs:
+                job.result()
+        return values
+
+    def save(self, folder: Path) -> None:
+        """Writes the counters."""
+        for kind, counters in self.counters.items():
+            save_arrays(folder / kind, vars(counters))
+
+    def opened(self, folder: Path) -> "FeatureState":
+        """Gives this state with the counters that `save` wrote, mapped."""
+        names = tuple(spec.name for spec in fields(Counters))
+        counters = {kind: Counters(**load_arrays(folder / kind, names)) for kind in self.counters}
+        return FeatureState(self.keys, self.horizons_seconds, self.settled_after_seconds, self.history_length, counters)
+
+    @property
+    def _rates(self) -> Float[Array, "horizons"]:
+        return halvings_a_second(self.horizons_seconds)
+
+    @property
+    def _record_width(self) -> int:
+        return len(record_names(self.horizons))
+
+    def _keys(self, kind: str) -> Int[Array, "videos _"]:
+        return self.keys.of_kind(kind) if kind != _EVERYTHING else np.ones((1, 1), dtype=np.int32)
+
+    def _room(self, video_row: Int[Array, "batch candidates"]) -> FeatureValues:
+        batch, candidates = video_row.shape
+        query = np.empty((batch, len(self.query_names)), dtype=np.float32)
+        return FeatureValues(query, np.empty((batch, candidates, len(self.names)), dtype=np.float32))
+
+    def _records(self, kind: str, values: FeatureValues) -> Float[Array, "batch _ values"]:
+        """Where the record of one kind goes."""
+        if kind == _EVERYTHING:
+            return values.query[:, None, : self._record_width]
+        first = self.keys.kinds.index(kind) * self._record_width
+        return values.candidates[:, :, first : first + self._record_width]
+
+    def _past_columns(self, values: FeatureValues) -> tuple[Array, Array]:
+        """Where a user's past goes: on its own, and with the candidates."""
+        return (
+            values.query[:, self._record_width :],
+            values.candidates[:, :, len(self.keys.kinds) * self._record_width :],
+        )
+
+    def _priors(self, kind: str, values: FeatureValues) -> Float[Array, "batch means"]:
+        """What is known of everything: its means so far, and how often anything was shown; of itself, nothing."""
+        width = len(self.horizons_seconds) + 1
+        if kind == _EVERYTHING:
+            return np.zeros((len(values.query), len(MEANS) + width), dtype=np.float32)
+        return values.query[:, [*(width * (place + 2) - 1 for place in range(len(MEANS))), *range(width)]]
+
+    def _pasts(self, events: UserEvents, user_row: Int[Array, "batch"], moment: Int[Array, "batch"]) -> tuple[Any, ...]:
+        """Each user's latest events before the moment, as places in the table of all, and how they are weighed."""
+        ends = events.segments.ends_before(user_row, moment)
+        starts = np.maximum(ends - self.history_length, events.segments.offsets[user_row])
+        columns = (events.video_row, events.segments.timestamp, events.watch_seconds, events.clicked, events.completed)
+        return (*columns, starts, ends, moment, self.settled_after_seconds, self._rates)
+
+
+def horizon_name(seconds: float) -> str:
+    """Gives the name of a horizon in its largest whole unit.
+
+    >>> [horizon_name(seconds) for seconds in (90, 1800, 3600, 604800)]
+    ['90s', '30min', '1h', '7d']
+    """
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds % length == 0:
+            return f"{int(seconds // length)}{unit}"
+    return f"{seconds:g}s"
