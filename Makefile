@@ -9,7 +9,7 @@ FOLDER ?= $(wildcard ../shared/data/ml1m)
 QUALITY_OPTIONS = $(if $(FOLDER),--folder $(FOLDER)) $(if $(REFEREE),--referee $(REFEREE))
 
 .PHONY: demo test lint bench bench-recovery bench-simulate bench-prepare bench-quality \
-	bench-uploads bench-step bench-index format clean
+	bench-uploads bench-step bench-index bench-features format clean
 
 $(READY): pyproject.toml constraints.txt scripts/install.sh
 	PYTHON=$(PYTHON) VENV=$(VENV) sh scripts/install.sh
@@ -56,6 +56,9 @@ bench-step: $(READY) .peers/.training  ## the training step at 1 and 10 million 
 
 bench-index: $(READY) .peers/.index  ## the video index beside libraries; VIDEOS=10000000 for ten million
 	$(BIN)/python benchmarks/index.py --videos $(or $(VIDEOS),1000000)
+
+bench-features: $(READY)  ## the ranker's features: replaying a log, and one request
+	$(BIN)/python benchmarks/features.py
 
 .peers/.training .peers/.index: .peers/.%: benchmarks/peers/install.sh
 	PYTHON=$(PYTHON) sh benchmarks/peers/install.sh .peers $*

@@ -77,7 +77,7 @@ def replayed(events, keys, questions, prior=NOTHING, until=NEVER):
         ("completed", bool),
         ("clicked", bool),
     )
-    out = np.full((len(questions), len(NAMES)), -1.0, dtype=np.float32)
+    out = np.full((len(questions), 1, len(NAMES)), -1.0, dtype=np.float32)
     replay(
         *(np.array([getattr(event, name) for event in events], dtype=kind) for name, kind in columns),
         np.argsort(known_at, kind="stable"),
@@ -87,11 +87,12 @@ def replayed(events, keys, questions, prior=NOTHING, until=NEVER):
         *vars(counters).values(),
         RATES,
         np.array([moment for moment, _ in questions], dtype=np.int64),
+        np.arange(len(questions)),
         np.array([video for _, video in questions], dtype=np.int64),
         np.array([prior] * len(questions)).reshape(len(questions), len(NOTHING)),
         out,
     )
-    return counters, [dict(zip(NAMES, line, strict=True)) for line in out.tolist()]
+    return counters, [dict(zip(NAMES, line, strict=True)) for line in out[:, 0].tolist()]
 
 
 def answer_to(events, moment, video=1, keys=((0,), (1,)), prior=NOTHING):

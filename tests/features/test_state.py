@@ -305,20 +305,22 @@ def test_every_column_has_a_name_of_its_own():
 
 @pytest.mark.parametrize("settled_after", [0.0, 50.0])
 def test_each_name_names_its_column(settled_after):
-    """User 1 watched video 3 for 8 seconds at 100; at 130, before anything else happens, two users are shown it."""
-    columns = ([1, 7], [100, END], [3, 0], np.array([8.0, 0.0], dtype=np.float32), [True] * 2, [True] * 2)
-    one = (np.array(column) for column in columns)
-    values = Questions(np.array([1, 2]), np.array([130, 130]), np.array([3, 3])).answered_by_replay(
-        Log(*one), settled_after=settled_after
-    )
+    """User 1 watched video 3 for 8 seconds at 100; at 130 two users are shown it, while another watches since 70."""
+    seconds = np.array([8.0, 200.0, 0.0], dtype=np.float32)
+    log = Log(np.array([1, 7, 7]), np.array([100, 70, END]), np.array([3, 0, 0]), seconds, *np.ones((2, 3), dtype=bool))
+    asked = Questions(np.array([1, 2]), np.array([130, 130]), np.array([3, 3]))
+    values = asked.answered_by_replay(log, settled_after=settled_after)
     state = empty()
     own, other = (dict(zip(state.query_names, line, strict=True)) for line in values.query.tolist())
-    assert own["everything.shown.30s"] == other["everything.shown.30s"] == pytest.approx(0.5, rel=1e-6)
+    assert own["everything.shown.30s"] == other["everything.shown.30s"] == pytest.approx(0.75)
     assert own["everything.watch_seconds.all"] == pytest.approx(8 / 11)
     assert own["everything.seconds_since_completed"] == 22.0
     assert (own["user.events"], other["user.events"]) == (1.0, 0.0)
     assert (own["user.outcomes"], own["user.seconds_since_shown"]) == (float(settled_after <= 30), 30.0)
     own, other = (dict(zip(state.names, line, strict=True)) for line in values.candidates[:, 0].tolist())
+    # Of everything shown, half a horizon's worth of 30 s after one, a quarter after two.
+    assert [own["video.shown.30s"], own["video.shown.all"]] == pytest.approx([0.5 / 0.75, 0.5])
+    assert own["video.shown.10min"] == pytest.approx(0.5**0.05 / (0.5**0.05 + 0.5**0.1))
     assert own["video.completed_share.all"] == other["video.completed_share.all"]
     # The prior of a video is the share of everything, (1 + 0) / 11.
     assert own["video.completed_share.all"] == pytest.approx((1 + 10 / 11) / 11)
@@ -362,7 +364,7 @@ def test_videos_may_have_neither_categories_nor_tags():
     values = state.replay(log.events, np.array([1]), np.array([END]), np.array([[1]]))
     found = dict(zip(state.names, values.candidates[0, 0].tolist(), strict=True))
     assert found["tags.shown.all"] == found["user_tags.shown.all"] == 0.0
-    assert found["video.shown.all"] == log.video.sum()
+    assert found["video.shown.all"] == pytest.approx(log.video[:-1].mean())  # the last event is not past
 
 
 @pytest.mark.parametrize(

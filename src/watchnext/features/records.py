@@ -89,11 +89,12 @@ def read_records(
 def replay(
     moment: Any, video_row: Any, watch_seconds: Any, completed: Any, clicked: Any, outcome: Any, known_at: Any,
     until: int, keys: Any, sums: Any, faded_at: Any, shown_at: Any, completed_at: Any, rates: Any, asked_at: Any,
-    asked_of: Any, priors: Any, out: Any,
+    order: Any, asked_of: Any, priors: Any, out: Any,
 ) -> None:  # fmt: skip  # pragma: no cover  # compiled
     """Counts everything before `until` in time order, and answers each question as of its moment on the way.
 
-    `moment` and `asked_at` ascend; `outcome` names the events in the order of `known_at`.
+    `moment` and `asked_at` ascend; `outcome` names the events in the order of `known_at`, and `order` the rows of
+    `asked_of`, `priors` and `out` (one candidate each) in that of `asked_at`.
     """
     total = np.zeros(sums.shape[1:])
     event, due, question = 0, 0, 0
@@ -111,8 +112,9 @@ def replay(
         if now >= until:
             return
         if asked <= happens:  # first what is asked in a second, then what happens in it
-            read_record(sums, faded_at, shown_at, completed_at, rates, keys[asked_of[question]], now,
-                        priors[question], total, out[question])  # fmt: skip
+            row = order[question]
+            read_record(sums, faded_at, shown_at, completed_at, rates, keys[asked_of[row]], now, priors[row], total,
+                        out[row, 0])  # fmt: skip
             question += 1
         else:
             for key in keys[video_row[event]]:

@@ -4,7 +4,7 @@ Questions are answered in two ways by the same compiled code: on the way through
 (`replayed`), or off the state as it stands (`FeatureState.read`), which is what a live request does.
 """
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from watchnext.features.counters import Counters, halvings_a_second
 from watchnext.features.pasts import pair_names, read_pasts, replay_pasts, user_names
 from watchnext.features.records import MEANS, read_records, record_names, replay
 from watchnext.native import even_parts, side_by_side
+from watchnext.progress import bar
 from watchnext.shapes import Array, Float, Int
 
 _EVERYTHING = "everything"
@@ -165,37 +166,41 @@ class FeatureState:
     ) -> FeatureValues:
         """Fills an empty state with what happened before `until`, and answers questions as of their moments on the way.
 
-        A question has one candidate. Each kind of key is counted by a thread of its own.
+        A question has one candidate. Each kind of key is counted by a thread of its own; users' pasts are shared out
+        among threads, each of which counts the outcomes of videos for itself.
         """
         happened = Happened.of(events)
         values = self._room(video_row)
         order = np.argsort(moment, kind="stable")
-        asked_at, asked_of = moment[order], video_row[order, 0]
+        asked_at = moment[order]
 
         def count(kind: str) -> None:
-            out = np.empty((len(order), self._record_width), dtype=np.float32)
-            of = asked_of if kind != _EVERYTHING else np.zeros_like(asked_of)
+            of = video_row[:, 0] if kind != _EVERYTHING else np.zeros(len(order), dtype=np.int64)
             keys = self._keys(kind) if kind != _EVERYTHING else np.ones((len(self.keys.rows), 1), dtype=np.int32)
             replay(
-                *vars(happened).values(), until, keys, *vars(self.counters[kind]).values(), self._rates, asked_at, of,
-                self._priors(kind, values)[order], out,
+                *vars(happened).values(), until, keys, *vars(self.counters[kind]).values(), self._rates, asked_at,
+                order, of, self._priors(kind, values), self._records(kind, values),
             )  # fmt: skip
-            self._records(kind, values)[order, 0] = out
 
-        def look_back() -> None:
+        def look_back(part: slice) -> None:
             outcomes = Counters.empty(self.keys.sizes[0], 1)
             replay_pasts(
                 happened.video_row, happened.completed, happened.clicked, happened.outcome, happened.known_at,
-                outcomes.sums, outcomes.faded_at, outcomes.completed_at, asked_at, order,
+                outcomes.sums, outcomes.faded_at, outcomes.completed_at, asked_at[part].copy(), order[part].copy(),
                 *self._pasts(events, user_row, moment), video_row, self.keys.rows, self.keys.widths,
                 self._priors("user", values), *self._past_columns(values),
             )  # fmt: skip
 
-        count(_EVERYTHING)
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            jobs = [pool.submit(look_back), *(pool.submit(count, kind) for kind in self.keys.kinds)]
-            for job in jobs:
-                job.result()
+        threads = torch.get_num_threads()
+        parts = [slice(first, None, threads) for first in range(threads)]
+        with bar("features: replaying the log", 1 + threads + len(self.keys.kinds)) as progress:
+            count(_EVERYTHING)
+            progress.advance()
+            with ThreadPoolExecutor(threads) as pool:
+                pasts = [pool.submit(look_back, part) for part in parts]
+                for job in as_completed([*pasts, *(pool.submit(count, kind) for kind in self.keys.kinds)]):
+                    job.result()
+                    progress.advance()
         return values
 
     def save(self, folder: Path) -> None:
