@@ -65,7 +65,7 @@ AXES = {
     "quantities": "what a fading counter sums of each event",
     "kinds": "kinds of keys a video has: itself, its channel, each category, its tags",
     "keys": "keys of one video, those of one kind together, padded with row 0",
-    "means": "shares and mean watch times of everything so far",
+    "means": "what is known of everything so far: its shares and means, and how often anything was shown",
     "owners": "users, videos or channels, whose rows lie together",
     "slots": "places for vectors in the cells, some of them empty",
     "offsets": "where each owner's rows begin, and at last where they end: one more than owners",

@@ -172,6 +172,17 @@ def test_it_does_so_in_any_crowded_log(seed, num, moments, settled_at_once):
         assert frozen(read) == [answers[place]]
 
 
+@pytest.mark.parametrize("history_length", [1, 7, 1_000])
+def test_a_users_past_are_the_latest_events_of_so_many(history_length):
+    log, users = Log.random(8), np.arange(USERS)
+    values = replayed(log, history_length=history_length).read(
+        log.events, users, np.full(USERS, END), np.full((USERS, 1), 3)
+    )
+    num_events = [min(history_length, int(((log.user == user) & (log.moment < END)).sum())) for user in users]
+    assert values.query[:, empty().query_names.index("user.events")].tolist() == num_events
+    assert max(num_events) > 30 or history_length < 30
+
+
 def test_a_candidate_among_many_and_alone_is_told_the_same():
     log, everything = Log.random(0), np.tile(np.arange(VIDEOS), (USERS, 1))
     users, moments, state = np.arange(USERS), np.full(USERS, END), replayed(log)
@@ -343,6 +354,11 @@ def test_keys_of_a_table_of_videos():
     assert_array_equal(keys.of_kind("tags"), [[0, 0], [5, 6], [7, 0]])
 
 
+def test_a_kind_lies_behind_the_columns_of_those_before_it():
+    keys = Keys(("video", "tags", "channel"), np.array([1, 2, 1]), (9, 9, 9), np.array([[1, 5, 6, 2]], dtype=np.int32))
+    assert [keys.of_kind(kind).tolist() for kind in keys.kinds] == [[[1]], [[5, 6]], [[2]]]
+
+
 def test_a_category_may_have_the_name_of_a_kind_of_ours():
     """Two kinds of one name would share the counters of one, too few for the other's keys."""
     categories = ["channel", "everything", "user", "video", "language"]
@@ -373,3 +389,14 @@ def test_videos_may_have_neither_categories_nor_tags():
 )
 def test_a_horizon_is_named_in_its_largest_whole_unit(seconds, name):
     assert horizon_name(seconds) == name
+
+
+def test_a_question_later_than_what_is_counted_is_refused_and_one_just_then_is_answered():
+    events, moment = Log.random(0).events, END // 2
+    question = np.array([1]), np.array([moment]), np.array([[1]])
+    with pytest.raises(ValueError, match=f"as of {moment} came, but what happened from {moment - 1} on is not counted"):
+        empty().replay(events, *question, until=moment - 1)
+    state = empty()
+    replayed_answer, read_answer = state.replay(events, *question, until=moment), state.read(events, *question)
+    assert_array_equal(replayed_answer.query, read_answer.query)
+    assert_array_equal(replayed_answer.candidates, read_answer.candidates)

@@ -91,7 +91,7 @@ def replay(
     until: int, keys: Any, sums: Any, faded_at: Any, shown_at: Any, completed_at: Any, rates: Any, asked_at: Any,
     order: Any, asked_of: Any, priors: Any, out: Any,
 ) -> None:  # fmt: skip  # pragma: no cover  # compiled
-    """Counts everything before `until` in time order, and answers each question as of its moment on the way.
+    """Counts everything before `until` in time order, and answers each question up to then as of its moment.
 
     `moment` and `asked_at` ascend; `outcome` names the events in the order of `known_at`, and `order` the rows of
     `asked_of`, `priors` and `out` (one candidate each) in that of `asked_at`.
@@ -99,9 +99,9 @@ def replay(
     total = np.zeros(sums.shape[1:])
     event, due, question = 0, 0, 0
     while True:
-        happens = moment[event] if event < len(moment) else until
-        asked = asked_at[question] if question < len(asked_at) else until
-        now = min(happens, asked, until)
+        happens = min(moment[event], until) if event < len(moment) else until
+        asks = question < len(asked_at) and asked_at[question] <= happens
+        now = asked_at[question] if asks else happens
         while due < len(outcome) and known_at[outcome[due]] < now:
             place = outcome[due]
             for key in keys[video_row[place]]:
@@ -109,13 +109,13 @@ def replay(
                     count_outcome(sums, faded_at, completed_at, rates, key, known_at[place], completed[place],
                                   clicked[place], watch_seconds[place])  # fmt: skip
             due += 1
-        if now >= until:
-            return
-        if asked <= happens:  # first what is asked in a second, then what happens in it
+        if asks:  # first what is asked in a second, then what happens in it
             row = order[question]
             read_record(sums, faded_at, shown_at, completed_at, rates, keys[asked_of[row]], now, priors[row], total,
                         out[row, 0])  # fmt: skip
             question += 1
+        elif happens >= until:
+            return
         else:
             for key in keys[video_row[event]]:
                 if key > 0:

@@ -15,7 +15,7 @@ import torch
 from watchnext.artifacts import load_arrays, save_arrays
 from watchnext.events.dataset import UserEvents, VideoTable
 from watchnext.features.counters import Counters, halvings_a_second
-from watchnext.features.pasts import pair_names, read_pasts, replay_pasts, user_names
+from watchnext.features.past import pair_names, read_pasts, replay_pasts, user_names
 from watchnext.features.records import MEANS, read_records, record_names, replay
 from watchnext.native import even_parts, side_by_side
 from watchnext.progress import bar
@@ -168,7 +168,12 @@ class FeatureState:
 
         A question has one candidate. Each kind of key is counted by a thread of its own; users' pasts are shared out
         among threads, each of which counts the outcomes of videos for itself.
+
+        Raises:
+            ValueError: a question is of a moment later than `until`.
         """
+        if moment.max(initial=0) > until:
+            raise ValueError(f"a question as of {moment.max()} came, but what happened from {until} on is not counted.")
         happened = Happened.of(events)
         values = self._room(video_row)
         order = np.argsort(moment, kind="stable")
@@ -268,4 +273,4 @@ def horizon_name(seconds: float) -> str:
     for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
         if seconds % length == 0:
             return f"{int(seconds // length)}{unit}"
-    return f"{seconds:g}s"
+    return f"{seconds:.15g}s"

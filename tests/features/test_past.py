@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from watchnext.features.counters import QUANTITIES, halvings_a_second
-from watchnext.features.pasts import pair_names, read_pasts, user_names
+from watchnext.features.past import pair_names, read_pasts, user_names
 
 HORIZONS = {"5s": 5.0, "40s": 40.0, "all": math.inf}
 RATES = halvings_a_second((5.0, 40.0))
