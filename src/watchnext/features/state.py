@@ -267,7 +267,7 @@ class FeatureState:
 def horizon_name(seconds: float) -> str:
     """Gives the name of a horizon in its largest whole unit.
 
-    >>> [horizon_name(seconds) for seconds in (90, 1800, 3600, 604800)]
+    >>> [horizon_name(seconds) for seconds in (90.0, 1800.0, 3600.0, 604800.0)]
     ['90s', '30min', '1h', '7d']
     """
     for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
