@@ -100,3 +100,19 @@ def test_powers_are_the_value_its_square_and_its_root(kind):
         powers, [[0.25, 1.0, 0.0625, 1.0, 0.5, 1.0], [0.0, 0.81, 0.0, 0.6561, 0.0, 0.9]], rtol=1e-6, atol=1e-9
     )
     assert powers.dtype == kind
+
+
+@given(st.integers(0, 999), st.integers(1, 400), st.sampled_from([1, 3, 40, 100_000]))
+def test_it_interpolates_as_numpy_does(seed, rows, distinct):
+    random = np.random.default_rng(seed)
+    values = random.integers(-distinct, distinct, (rows, 5)).astype(np.float32)
+    values[random.random(values.shape) < 0.2] = np.nan
+    fitted = Quantiles.fit(values)
+    asked = np.concatenate([values, random.normal(size=(50, 5)) * 2 * distinct, np.full((1, 5), np.inf)])
+    found = fitted.normalised(asked.astype(np.float32))
+    for column, knots, levels, line in zip(
+        asked.astype(np.float32).T, fitted.knots, fitted.levels, found.T, strict=True
+    ):
+        used = np.isfinite(knots)
+        expected = np.interp(column, knots[used], levels[used]) if used.any() else np.zeros(len(column))
+        np.testing.assert_array_equal(line, np.where(np.isnan(column), 0.0, expected).astype(np.float32))
