@@ -223,6 +223,24 @@ def test_a_catalogue_of_one_video_is_found(engine):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+def test_an_index_of_no_video_finds_nothing_until_one_is_added(engine):
+    config = asking_for(engine)
+
+    def build(vectors):
+        return build_index(vectors, config)
+
+    live = LiveIndex(build(VECTORS[:1]))
+    rows, scores = live.search(QUERIES, 3)
+    assert not rows.any() and np.isneginf(scores).all()
+    live.add(np.array([1]), VECTORS[1:2])
+    live.rebuild(build)
+    assert live.search(QUERIES, 3)[0].tolist() == [[1, 0, 0]] * 12
+    live.remove(np.array([1]))
+    live.rebuild(build)
+    assert not live.search(QUERIES, 3)[0].any()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_vector_that_is_not_finite_is_refused(engine, value):
     broken = VECTORS.copy()

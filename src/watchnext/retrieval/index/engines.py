@@ -35,7 +35,7 @@ def build_index(vectors: Float[Array, "videos dim"], config: IndexConfig) -> Bui
     """
     if not np.isfinite(vectors).all():
         raise ArtifactError("a video vector is not finite: train the retrieval network again with a lower rate.")
-    engine = engine_for(len(vectors), config)
+    engine = engine_for(len(vectors), config) if len(vectors) > 1 else "exact"  # of no video nothing can be learnt
     return _APPROXIMATE[engine].build(vectors) if engine in _APPROXIMATE else ExactIndex(vectors)
 
 
