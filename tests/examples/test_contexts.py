@@ -92,28 +92,6 @@ def test_a_slice_of_a_context_keeps_its_users(records_of, random_log):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_newest_equals_a_context_made_shorter(records_of, random_log, seed):
-    records = records_of(*random_log(seed))
-    assert_same(context_as_of(records, USERS, MOMENTS, 30, 5).newest(4), context_as_of(records, USERS, MOMENTS, 4, 5))
-
-
-def test_only_events_old_enough_stay_and_the_watched_bag_is_left(records_of):
-    known = {"user": 1, "seconds": 5.0, "clicked": True, "completed": True}
-    records = records_of([{**known, "when": when, "video": when} for when in (10, 20, 30)])
-    context = context_as_of(records, np.array([1]), np.array([40]), 4, 0)
-    old = context.at_least_this_old(20.0)  # 40 - 20 = 20 is just old enough
-    assert old.video_row.tolist() == [[0, 20, 10, 0]]
-    assert old.clicked.tolist() == old.completed.tolist() == [[False, True, True, False]]
-    assert_array_equal(old.watch_seconds, [[np.nan, 5.0, 5.0, np.nan]])
-    assert old.watched_row.tolist() == context.watched_row.tolist() == [[30, 20, 10, 0]]
-
-
-def test_an_age_of_zero_keeps_everything(records_of, random_log):
-    context = context_as_of(records_of(*random_log(0)), USERS, MOMENTS, 7, 5)
-    assert_same(context.at_least_this_old(0.0), context)
-
-
-@pytest.mark.parametrize("seed", SEEDS)
 def test_seen_are_all_distinct_videos_before_the_moment(records_of, random_log, seed):
     events, _ = random_log(seed)
     seen = seen_before(records_of(events), USERS, MOMENTS)

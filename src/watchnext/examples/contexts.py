@@ -1,6 +1,5 @@
 """What is known of users as of a moment: the one way in which training and serving see the past."""
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -57,26 +56,6 @@ class UserContext:
     def part(self, places: Int[Array, "rows"] | slice) -> "UserContext":
         """Gives some of the users."""
         return UserContext(**{name: column[places] for name, column in vars(self).items()})
-
-    def newest(self, length: int) -> "UserContext":
-        """Gives the same context with histories cut to their newest `length` events."""
-        cut = {
-            name: column[:, :length]
-            for name, column in vars(self).items()
-            if name not in ("user_row", "moment", "token_row", "categorical", "continuous")
-        }
-        return dataclasses.replace(self, **cut)
-
-    def at_least_this_old(self, seconds: float) -> "UserContext":
-        """Gives the same context with all later events of the shown history turned into padding."""
-        old = self.timestamp <= self.moment[:, None] - seconds
-        return dataclasses.replace(
-            self,
-            video_row=np.where(old, self.video_row, 0),
-            clicked=self.clicked & old,
-            completed=self.completed & old,
-            watch_seconds=np.where(old, self.watch_seconds, np.nan),
-        )
 
 
 def context_as_of(
