@@ -103,8 +103,10 @@ def events_like(random: np.random.Generator, users: int, videos: int) -> UserEve
         watch_seconds=np.where(clicked, random.exponential(40.0, count), 0.0).astype(np.float32),
         clicked=clicked,
         completed=clicked & (random.random(count) < 0.5),
+        liked=np.zeros(count, dtype=bool),
         shown=np.ones(count, dtype=bool),
         surface_row=np.zeros(count, dtype=np.int32),
+        position=np.zeros(count, dtype=np.int16),
         watches=Segments(np.zeros(users + 2, dtype=np.int64), np.zeros(0, dtype=np.int64)),
         watch_places=np.zeros(0, dtype=np.int64),
     )

@@ -12,23 +12,19 @@ are judged by the referee.py there, else by the same figures computed here. Ends
 
 import argparse
 import dataclasses
-import json
-import subprocess
-import sys
 import tempfile
 import time
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from machine import print_result
+from referee import Referee
 from watchnext.cli.demonstration import sample_log
 from watchnext.config import RetrievalConfig, SplitConfig, from_mapping, read_toml
 from watchnext.evaluation.metrics import ndcg, recall
@@ -89,8 +85,11 @@ def main() -> None:
     config = _config(chosen.config or Path("configs") / f"{chosen.data}.toml", chosen.set)
     with tempfile.TemporaryDirectory() as scratch:
         case = CASES[chosen.data](chosen.folder, chosen.split, Path(scratch))
+        referee = _referee(chosen, Path(scratch) / "splits") if chosen.referee else None
         runs = [
-            _run(case, dataclasses.replace(config, seed=config.seed + place), chosen, Path(scratch) / str(place))
+            _run(
+                case, dataclasses.replace(config, seed=config.seed + place), chosen, referee, Path(scratch) / str(place)
+            )
             for place in range(chosen.seeds)
         ]
     figures = {key: float(np.mean([run[key] for run in runs])) for key in runs[0]}
@@ -103,7 +102,14 @@ def _config(file: Path, changes: list[str]) -> RetrievalConfig:
     return from_mapping(RetrievalConfig, table, "retrieval")
 
 
-def _run(case: Case, config: RetrievalConfig, chosen: argparse.Namespace, folder: Path) -> dict[str, float]:
+def _referee(chosen: argparse.Namespace, splits: Path) -> Referee:
+    data = (chosen.folder or chosen.referee.parent / "data" / "ml1m").parent
+    return Referee.with_splits(chosen.referee, data, splits)
+
+
+def _run(
+    case: Case, config: RetrievalConfig, chosen: argparse.Namespace, referee: Referee | None, folder: Path
+) -> dict[str, float]:
     began = time.monotonic()
     network, _ = fit_once(case.dataset, config, case.before, folder, config.max_epochs)
     seconds = time.monotonic() - began
@@ -118,40 +124,24 @@ def _run(case: Case, config: RetrievalConfig, chosen: argparse.Namespace, folder
     found = np.concatenate(lists)
     figures = {f"recall@{k}": float(np.nanmean(recall(found, case.targets, k))) for k in case.cutoffs}
     figures |= {f"ndcg@{k}": float(np.nanmean(ndcg(found, case.targets, k))) for k in case.cutoffs[:2]}
-    if chosen.referee:
-        figures |= _refereed(case, found, chosen)
+    if referee:
+        figures |= _refereed(case, found, chosen, referee)
     return figures | {"train_seconds": seconds}
 
 
-def _refereed(case: Case, lists: Array, chosen: argparse.Namespace) -> dict[str, float]:
+def _refereed(case: Case, lists: Array, chosen: argparse.Namespace, referee: Referee) -> dict[str, float]:
     """What an independent program says of the same lists."""
     item = "movie_id" if chosen.data == "ml1m" else "video_id"
     vocabularies = case.dataset.vocabularies
     users, places = np.nonzero(lists)
-    with tempfile.TemporaryDirectory() as scratch:
-        table = pa.table(
-            {
-                "user_id": pa.array(vocabularies["users"].ids_of(case.users[users])),
-                item: pa.array(vocabularies["videos"].ids_of(lists[users, places])),
-                "rank": pa.array(places + 1),
-            }
-        )
-        pq.write_table(table, Path(scratch) / "lists.parquet")
-        data = (chosen.folder or chosen.referee.parent / "data" / "ml1m").parent
-        _python(chosen.referee / "splits.py", "--data", data, "--out", Path(scratch) / "splits")
-        told = _python(
-            chosen.referee / "referee.py", chosen.data, Path(scratch) / "lists.parquet",
-            "--split", chosen.split, "--splits", Path(scratch) / "splits",
-        )  # fmt: skip
-    said = json.loads(told.strip().splitlines()[-1])
-    return {f"referee_{key}": value for key, value in said.items() if isinstance(value, int | float)}
-
-
-def _python(script: Path, *arguments: Any) -> str:
-    done = subprocess.run([sys.executable, script, *map(str, arguments)], capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{script} failed:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
-    return done.stdout
+    table = pa.table(
+        {
+            "user_id": pa.array(vocabularies["users"].ids_of(case.users[users])),
+            item: pa.array(vocabularies["videos"].ids_of(lists[users, places])),
+            "rank": pa.array(places + 1),
+        }
+    )
+    return {f"referee_{key}": value for key, value in referee.judge(chosen.data, table, chosen.split).items()}
 
 
 def _kuairand(folder: Path | None, split: str, scratch: Path) -> Case:

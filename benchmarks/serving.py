@@ -43,7 +43,7 @@ def main() -> None:
     features = _timed(
         lambda place: bundle.state.read(dataset.events, users[place : place + 1], moments[:1], videos), len(users)
     )
-    network = _timed(lambda place: bundle.ranker.expected_watch_seconds(inputs), len(users))
+    network = _timed(lambda place: bundle.ranker.predictions(inputs), len(users))
     gather = _timed(lambda place: generator.candidates(context.part(slice(place, place + 1)), TOP), len(users))
     vectors = generator.network.vectors_of(context)
     found, _ = generator.index.search(vectors, TOP)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from watchnext.config import Config, IndexConfig, RetrievalConfig, from_mapping, read_toml
+from watchnext.config import OBJECTIVES, Config, IndexConfig, RetrievalConfig, from_mapping, read_toml
 from watchnext.errors import ConfigurationError
 
 RANGES: list[tuple[str, str, float, float | None]] = [
@@ -50,6 +50,12 @@ RANGES: list[tuple[str, str, float, float | None]] = [
     ("ranking", "watch_unit_seconds", 0.001, None),
     ("ranking", "max_watch_seconds", 1.0, None),
     ("features", "habit_lag_days", 0.0, None),
+    ("ranking", "num_buckets", 2, 1024),
+    ("ranking", "head_weight", 0.0, None),
+    ("ranking", "click_power", -10.0, 10.0),
+    ("ranking", "completion_power", -10.0, 10.0),
+    ("ranking", "like_power", -10.0, 10.0),
+    ("ranking", "bias_dropout", 0.0, 1.0),
     ("ranking", "max_impressions", 1, None),
     ("ranking", "sampled_negatives", 1, 100),
     ("ranking", "batch_size", 1, None),
@@ -76,6 +82,13 @@ def above(value: float) -> float:
 
 def below(value: float) -> float:
     return value - 1 if isinstance(value, int) else math.nextafter(value, -math.inf)
+
+
+@pytest.mark.parametrize("key", ["click_power", "completion_power", "like_power"])
+def test_a_power_of_what_nothing_learns_is_refused(key: str) -> None:
+    table = {"ranking": {key: 0.5, "head_weight": 0.0}}
+    with pytest.raises(ConfigurationError, match="click_power, completion_power and like_power need head_weight above"):
+        from_mapping(Config, table, "")
 
 
 @pytest.mark.parametrize(("stage", "key", "least"), [(stage, key, least) for stage, key, least, _ in RANGES])
@@ -194,6 +207,8 @@ CHOICES = [
     ("retrieval", "weights", ["equal", "watch_seconds"]),
     ("retrieval", "table_type", ["float32", "bfloat16"]),
     ("ranking", "negatives", ["all", "unclicked"]),
+    ("ranking", "weights", ["watch_seconds", "equal"]),
+    ("ranking", "precision", ["bfloat16", "float32"]),
 ]
 
 
@@ -211,7 +226,10 @@ def test_every_setting_with_choices_is_in_this_file() -> None:
         for spec in dataclasses.fields(getattr(Config(), stage.name))
         if spec.metadata["choices"]
     }
-    assert with_choices == {(stage, key) for stage, key, _ in CHOICES} | {("retrieval", "sampling")}
+    assert with_choices == {(stage, key) for stage, key, _ in CHOICES} | {
+        ("retrieval", "sampling"),
+        ("ranking", "objectives"),
+    }
 
 
 def test_every_source_of_negatives_is_taken_alone_and_all_together() -> None:
@@ -219,6 +237,13 @@ def test_every_source_of_negatives_is_taken_alone_and_all_together() -> None:
     assert [built("retrieval", "sampling", [name]) for name in names] == [(name,) for name in names]
     assert built("retrieval", "sampling", list(names)) == names
     assert built("retrieval", "sampling", ["unigram", "unigram", "uniform"]) == ("unigram", "unigram", "uniform")
+
+
+def test_every_objective_is_taken_alone_and_all_together() -> None:
+    assert [built("ranking", "objectives", [name]) for name in OBJECTIVES] == [(name,) for name in OBJECTIVES]
+    assert built("ranking", "objectives", list(OBJECTIVES)) == OBJECTIVES
+    with pytest.raises(ConfigurationError, match=r"\[ranking\] objectives = .*: one of weighted_logistic, tweedie"):
+        built("ranking", "objectives", ["median"])
 
 
 @pytest.mark.parametrize("names", [[], ["trigram"], ["unigram", "trigram"]])

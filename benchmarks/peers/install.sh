@@ -1,6 +1,6 @@
 #!/bin/sh
-# install.sh FOLDER training|index: makes an environment for each peer of benchmarks/step.py, or one for those of
-# benchmarks/index.py, in the folder; none of them shares ours.
+# install.sh FOLDER training|index|ranking: makes an environment for each peer of benchmarks/step.py, or one for those of
+# benchmarks/index.py or benchmarks/ranking_quality.py, in the folder; none of them shares ours.
 # torch comes first and pinned, so that nothing pulls another build of it.
 set -eu
 PYTHON="${PYTHON:-python3}"
@@ -12,6 +12,11 @@ if [ "$2" = index ]; then
     index/bin/pip install -q hnswlib==0.8.0  # built here: needs a C++ compiler
     index/bin/pip install -q --no-deps scann==1.4.2  # TensorFlow is for its TensorFlow ops alone
     index/bin/pip install -q protobuf==7.36.2
+    exit
+fi
+if [ "$2" = ranking ]; then
+    [ -d ranking ] || "$PYTHON" -m venv ranking
+    ranking/bin/pip install -q numpy==2.4.6 scipy==1.17.1 lightgbm==4.7.0
     exit
 fi
 [ -d tf ] || "$PYTHON" -m venv tf

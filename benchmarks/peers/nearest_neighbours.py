@@ -238,14 +238,14 @@ class HnswLib:
 
 
 class USearch:
-    """HNSW over half-precision floats (its 8-bit integers keep no norms, which an inner product needs)."""
+    """HNSW over bfloat16 (its 8-bit integers keep no norms, which an inner product needs)."""
 
     distribution = "usearch"
 
     def __init__(self, vectors: np.ndarray, threads: int) -> None:
         from usearch.index import Index
 
-        self.index = Index(ndim=vectors.shape[1], metric="ip", dtype="f16", connectivity=32, expansion_add=200)
+        self.index = Index(ndim=vectors.shape[1], metric="ip", dtype="bf16", connectivity=32, expansion_add=200)
         self.index.add(np.arange(len(vectors)), vectors, threads=threads)
 
     def sweeps(self, k: int) -> list[list[Setting]]:

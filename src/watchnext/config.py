@@ -225,22 +225,65 @@ class FeaturesConfig(Checked):
             )
 
 
+OBJECTIVES = (
+    "weighted_logistic",
+    "tweedie",
+    "log_squared",
+    "ordinal",
+    "tree",
+    "error_adaptive",
+    "duration_quantiles",
+)
+"""The ways to learn watch time, each a class of ranking/."""
+
+
 @dataclass(frozen=True)
 class RankingConfig(Checked):
     """Ranking: hundreds of candidates to dozens (§4)."""
 
     tower: tuple[int, ...] = setting((1024, 512, 256), "widths of the ReLU layers (§4.3, table 1)")
+    powers: bool = setting(True, "continuous features enter with square and root too; false to see what that is worth")
+    objectives: tuple[str, ...] = setting(
+        ("ordinal", "log_squared", "tweedie"),
+        "losses that teach watch time, added up: the first gives the order, the last the seconds (docs/ranking.md)",
+        choices=OBJECTIVES,
+    )
     negatives: str = setting(
         "all",
-        "which impressions count as a negative of weight 1: 'all' makes the odds the expected watch time at any "
-        "click rate; 'unclicked' is the paper's, right for small click rates (§4.2)",
+        "of 'weighted_logistic', which impressions count as a negative of weight 1: 'all' makes the odds the expected "
+        "watch time at any click rate; 'unclicked' is the paper's, right for small click rates (§4.2)",
         choices=("all", "unclicked"),
+    )
+    weights: str = setting(
+        "watch_seconds",
+        "of 'weighted_logistic', what a positive weighs; 'equal' only to see what watch time is worth",
+        choices=("watch_seconds", "equal"),
     )
     watch_unit_seconds: float = setting(10.0, "a watch of this length weighs as much as one negative", least=0.001)
     max_watch_seconds: float = setting(
         86_400.0,
-        "longer watches are learnt as this long; predictions are scaled back to the true mean",
+        "longer watches are learnt as this long; calibration gives the seconds back",
         least=1.0,
+    )
+    num_buckets: int = setting(32, "of watch time, for 'ordinal', 'tree' and 'error_adaptive'", least=2, most=1024)
+    head_weight: float = setting(
+        0.3,
+        "weight of learning clicks, completions and likes too, each by a logit of its own; 0 leaves them out",
+        least=0.0,
+    )
+    click_power: float = setting(
+        0.0,
+        "lists are sorted by expected watch time · P(click)^click_power · the same of completions and likes",
+        least=-10.0,
+        most=10.0,
+    )
+    completion_power: float = setting(0.0, "see click_power", least=-10.0, most=10.0)
+    like_power: float = setting(0.0, "see click_power", least=-10.0, most=10.0)
+    bias_dropout: float = setting(
+        0.1,
+        "share of impressions that are learnt without position and surface: the neutral of serving",
+        least=0.0,
+        most=1.0,
     )
     max_impressions: int = setting(
         500_000, "latest impressions that teach the ranker, drawn candidates included; bounds time and memory", least=1
@@ -257,7 +300,20 @@ class RankingConfig(Checked):
     learning_rate: float = setting(0.001, "Adam, for the tower", least=0.0)
     embedding_learning_rate: float = setting(0.02, "row-wise Adagrad, for the embedding tables", least=0.0)
     dropout: float = setting(0.3, "share of hidden units left out while training", least=0.0, most=0.99)
+    precision: str = setting(
+        "bfloat16",
+        "of matrix products when serving; bfloat16 takes half the time and is held to the network's own predictions",
+        choices=("bfloat16", "float32"),
+    )
     seed: int = setting(1, "of every random act of this stage", least=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.head_weight == 0.0 and any((self.click_power, self.completion_power, self.like_power)):
+            raise ConfigurationError(
+                "[ranking] click_power, completion_power and like_power need head_weight above 0: with 0 nothing "
+                "learns what they multiply."
+            )
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
+from watchnext import artifacts
 from watchnext.artifacts import open_artifact, writing
 from watchnext.bundle.bundle import PARTS, Bundle, refuse_mixed, write_bundle
 from watchnext.config import ServingConfig
@@ -25,6 +27,7 @@ def test_a_bundle_opens_with_its_settings_and_features(small_run):
     bundle = Bundle.open(small_run.bundle)
     assert bundle.serving == ServingConfig(num_candidates=20)
     assert bundle.features.config == small_run.run.config.features
+    assert bundle.ranker.network.config == small_run.run.config.ranking
     assert bundle.state.counters["video"].sums[:, -1, 0].sum() == (bundle.dataset.events.video_row > 0).sum()
     assert bundle.dataset.facts["name"] == "small world"
     assert bundle.artifact.fingerprint.startswith(bundle.version) and len(bundle.version) == 12
@@ -120,6 +123,26 @@ def test_a_damaged_part_is_refused_when_bundling(mixed, tmp_path):
     flip_a_byte(parts / "index" / "popular" / "scores.npy")
     with pytest.raises(ArtifactError, match=r"popular/scores\.npy does not match"):
         write_bundle(tmp_path / "bundle", parts, ServingConfig())
+
+
+def seal_again(folder: Path) -> None:
+    """Makes the checksums right, as somebody would who means harm or knows no better."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for name, checksum in artifacts._checksums(folder, manifest["files"]).items():
+        manifest["files"][name] = {"bytes": (folder / name).stat().st_size, "sha256": checksum}
+    manifest["fingerprint"] = artifacts._fingerprint(manifest)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_a_ranker_that_predicts_otherwise_is_refused_though_checksums_match(mixed, tmp_path):
+    parts = mixed("none")
+    weights = load_file(parts / "ranking" / "weights.safetensors")
+    weights["outputs.bias"] += 0.1
+    save_file(weights, parts / "ranking" / "weights.safetensors")
+    seal_again(parts / "ranking")
+    write_bundle(tmp_path / "bundle", parts, ServingConfig(num_candidates=20))
+    with pytest.raises(ArtifactError, match="does not predict here what it did where it was trained"):
+        Bundle.open(tmp_path / "bundle")
 
 
 def test_an_unknown_parent_is_refused(small_run, tmp_path):

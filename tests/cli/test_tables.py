@@ -3,9 +3,11 @@ import tomllib
 import pytest
 from rich.console import Console
 
-from watchnext.cli.tables import print_recommendations, print_trial, settings_lines
+from watchnext.cli.tables import print_recommendations, print_report, print_trial, settings_lines
 from watchnext.config import Config, from_mapping
 from watchnext.evaluation.bootstrap import Estimate
+from watchnext.evaluation.reliability import GroupReliability
+from watchnext.evaluation.report import Report
 from watchnext.pipeline.trial import ArmResult
 from watchnext.serving.recommendation import Recommendation
 
@@ -53,3 +55,31 @@ def test_a_trial_names_its_columns_and_explains_them(capsys, monkeypatch):
     told = capsys.readouterr().out
     for words in ("watched", "watchnext is ahead by", "expected", "share of the ideal", "clicks", "with the same luck"):
         assert words in told
+
+
+def cells(told: str) -> list[list[str]]:
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in told.splitlines()]
+    return [row for row in rows if row]
+
+
+def test_a_report_has_a_row_for_each_group(capsys, monkeypatch):
+    monkeypatch.setattr("watchnext.cli.tables._OUT", Console(markup=False, width=200))
+    nobody = Estimate(float("nan"), float("nan"), float("nan"))
+    groups = {
+        "video_age": [GroupReliability("under 1 day", 1_234, 31.26, 26.04, Estimate(1.2, 1.1, 1.3))],
+        "surface": [GroupReliability("[red]", 1, 4.0, 0.0, nobody)],
+    }
+    print_report(Report({}, {}, {}, [], groups, {}, {}, ["a note"], []))
+    told = capsys.readouterr().out
+    assert "expected / watched" in told and "a note" in told
+    assert cells(told) == [
+        ["video age", "", "", "", ""],
+        ["under 1 day", "1,234", "31.3", "26.0", "1.200 [1.100, 1.300]"],
+        ["surface", "", "", "", ""],
+        ["[red]", "1", "4.0", "0.0", "–"],
+    ]
+
+
+def test_a_report_without_groups_has_no_table_of_them(capsys):
+    print_report(Report({}, {}, {}, [], {}, {}, {}, ["a note"], []))
+    assert capsys.readouterr().out == "a note\n"

@@ -17,7 +17,8 @@ def users_without_a_past(batch: int) -> UserContext:
 
 def impressions_of(user_row: Sequence[int], video_row: Sequence[int], watch_seconds: Sequence[float]) -> Impressions:
     seconds, nothing = np.array(watch_seconds, dtype=np.float64), np.zeros(len(user_row), dtype=np.int64)
-    return Impressions(np.array(user_row), nothing, np.array(video_row), nothing, seconds, seconds > 0, seconds > 10)
+    outcomes = (seconds, seconds > 0, seconds > 10, np.zeros(len(user_row), dtype=bool))
+    return Impressions(np.array(user_row), nothing, np.array(video_row), nothing, nothing, *outcomes)
 
 
 @pytest.fixture(scope="session")

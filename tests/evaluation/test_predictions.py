@@ -34,6 +34,8 @@ def test_figures_are_those_worked_by_hand(make_impressions):
     assert scores["mae_seconds"] == pytest.approx((10 + 8 + 10 + 2) / 4)
     assert scores["rmse_seconds"] == pytest.approx(np.sqrt((100 + 64 + 100 + 4) / 4))
     assert scores["sum_ratio"] == pytest.approx(74 / 84)
+    # Four impressions are four bins, each off by its own error: 30 of 84 s.
+    assert scores["calibration_error"] == pytest.approx(30 / 84)
     # Of the six pairs of different watch times only 20 s against 4 s is reversed.
     assert scores["xauc"] == pytest.approx(5 / 6, abs=0.005)
 

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from watchnext.evaluation.watch_time import (
     mean_absolute_error,
-    reliability,
     root_mean_squared_error,
     sum_ratio,
     weighted_loss,
@@ -28,33 +27,42 @@ WATCHED = floats(30, 60, 0, 2)
 
 def test_weighted_loss_is_the_one_worked_by_hand():
     # Pairs: 30 s against 20 and 40: wrong once, 30; 60 s against both: right. Of 2·30 + 2·60 = 180.
-    loss = weighted_loss(USER, WATCHED, COMPLETED, floats(25, 50, 20, 40))
+    loss = weighted_loss(USER, USER, WATCHED, COMPLETED, floats(25, 50, 20, 40))
     assert (loss.counted.tolist(), loss.total.tolist()) == ([30.0], [180.0])
     assert loss.ratio == pytest.approx(1 / 6)
 
 
 def test_a_tie_is_half_mispredicted():
-    loss = weighted_loss(USER, WATCHED, COMPLETED, np.ones(4))
+    loss = weighted_loss(USER, USER, WATCHED, COMPLETED, np.ones(4))
     assert loss.ratio == 0.5
 
 
 def test_users_are_never_compared_with_each_other():
     user = np.array([5, 2, 5, 2])
-    loss = weighted_loss(user, floats(30, 60, 0, 2), COMPLETED, floats(1, 9, 0, 99))
+    loss = weighted_loss(user, user, floats(30, 60, 0, 2), COMPLETED, floats(1, 9, 0, 99))
     # By user row: 2 has 60 s, mispredicted; 5 has 30 s, right.
     assert (loss.counted.tolist(), loss.total.tolist()) == ([60.0, 0.0], [60.0, 30.0])
 
 
+def test_pages_of_one_user_are_never_compared_and_are_added_up():
+    user, page = np.array([9, 9, 9, 9, 2, 2]), np.array([3, -1, 3, -1, 0, 0])
+    completed = np.array([True, True, False, False, True, False])
+    loss = weighted_loss(page, user, floats(30, 60, 0, 2, 7, 0), completed, floats(5, 1, 4, 2, 8, 8))
+    # User 2: a tie, half of 7 s. User 9: 30 s before 0 s, right; 60 s before 2 s, wrong. Across pages 60 s would lose
+    # to 0 s, and 30 s be compared with 2 s too.
+    assert (loss.counted.tolist(), loss.total.tolist()) == ([3.5, 60.0], [7.0, 90.0])
+
+
 @pytest.mark.parametrize("completed", [np.ones(4, dtype=bool), np.zeros(4, dtype=bool)])
 def test_without_a_pair_the_ratio_is_unknown(completed):
-    loss = weighted_loss(USER, WATCHED, completed, floats(1, 2, 3, 4))
+    loss = weighted_loss(USER, USER, WATCHED, completed, floats(1, 2, 3, 4))
     assert loss.total.tolist() == [0.0]
     assert math.isnan(loss.ratio)
 
 
 def test_no_impressions_have_no_users():
-    nothing = floats()
-    sums = weighted_loss(np.zeros(0, dtype=np.int64), nothing, np.zeros(0, dtype=bool), nothing)
+    nobody, nothing = np.zeros(0, dtype=np.int64), floats()
+    sums = weighted_loss(nobody, nobody, nothing, np.zeros(0, dtype=bool), nothing)
     assert sums.counted.shape == sums.total.shape == (0,)
 
 
@@ -97,8 +105,8 @@ def test_xauc_of_equal_watch_times_is_unknown():
     assert math.isnan(xauc(np.ones(5), np.arange(5.0), seed=0))
 
 
-def slow_within_users(users, watched, completed, predicted) -> tuple[float, float, float, float]:
-    """Ordered and comparable pairs, mispredicted and total watch time, pair by pair of one user."""
+def slow_within_users(users, pages, watched, completed, predicted) -> tuple[float, float, float, float]:
+    """Ordered and comparable pairs of one user, mispredicted and total watch time of one page, pair by pair."""
     ordered = comparable = mispredicted = total = 0.0
     for one, other in combinations(range(len(users)), 2):
         if users[one] != users[other]:
@@ -107,7 +115,7 @@ def slow_within_users(users, watched, completed, predicted) -> tuple[float, floa
             comparable += 1
             agreement = (watched[one] - watched[other]) * (predicted[one] - predicted[other])
             ordered += 1.0 if agreement > 0 else 0.5 if agreement == 0 else 0.0
-        if completed[one] != completed[other]:
+        if pages[one] == pages[other] and completed[one] != completed[other]:
             good, bad = (one, other) if completed[one] else (other, one)
             total += watched[good]
             wrong = 1.0 if predicted[bad] > predicted[good] else 0.5 if predicted[bad] == predicted[good] else 0.0
@@ -115,17 +123,20 @@ def slow_within_users(users, watched, completed, predicted) -> tuple[float, floa
     return ordered, comparable, mispredicted, total
 
 
-IMPRESSION = st.tuples(st.integers(0, 3), st.integers(0, 4), st.booleans(), st.integers(0, 4))
+IMPRESSION = st.tuples(st.integers(0, 3), st.integers(0, 1), st.integers(0, 4), st.booleans(), st.integers(0, 4))
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(IMPRESSION, min_size=1, max_size=25))
 def test_sums_within_users_are_those_of_comparing_pair_by_pair(impressions):
-    users, watched, completed, predicted = zip(*impressions, strict=True)
-    ours = np.array(users), np.array(watched, dtype=float), np.array(completed), np.array(predicted, dtype=float)
-    pairs, loss = xauc_within_users(ours[0], ours[1], ours[3]), weighted_loss(*ours)
+    users, pages, watched, completed, predicted = zip(*impressions, strict=True)
+    user, seconds, expected = np.array(users), np.array(watched, dtype=float), np.array(predicted, dtype=float)
+    page = 2 * user + np.array(pages)
+    pairs = xauc_within_users(user, seconds, expected)
+    loss = weighted_loss(page, user, seconds, np.array(completed), expected)
+    assert len(loss.total) == len(pairs.total) == len(set(users))
     sums = (pairs.counted.sum(), pairs.total.sum(), loss.counted.sum(), loss.total.sum())
-    assert sums == pytest.approx(slow_within_users(users, watched, completed, predicted))
+    assert sums == pytest.approx(slow_within_users(users, pages, watched, completed, predicted))
 
 
 def test_errors_are_those_worked_by_hand():
@@ -141,17 +152,3 @@ def test_sum_ratio_is_predicted_over_true():
 
 def test_sum_ratio_of_nothing_watched_is_unknown():
     assert math.isnan(sum_ratio(floats(0, 0), floats(1, 1)))
-
-
-def test_reliability_has_equally_filled_bins_by_prediction():
-    watched, predicted = floats(1, 2, 3, 4, 5), floats(50, 10, 40, 20, 30)
-    # By prediction: 10, 20, 30 (watched 2, 4, 5), then 40, 50 (watched 3, 1).
-    assert reliability(watched, predicted, 2) == [(20.0, pytest.approx(11 / 3), 3), (45.0, 2.0, 2)]
-
-
-def test_reliability_of_few_impressions_has_fewer_bins():
-    assert reliability(floats(1, 2), floats(3, 4)) == [(3.0, 1.0, 1), (4.0, 2.0, 1)]
-
-
-def test_reliability_has_ten_bins():
-    assert [count for _, _, count in reliability(np.ones(100), np.arange(100.0))] == [10] * 10

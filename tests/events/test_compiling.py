@@ -151,6 +151,40 @@ def test_a_watch_that_is_also_an_impression_is_one_event(compiled: Compile) -> N
     assert small.dataset.facts["num_repeats"] == 2
 
 
+def test_likes_and_positions_are_those_of_the_impressions(compiled: Compile) -> None:
+    header = EVENTS.replace("seconds\n", "seconds,liked,position\n")
+    impressions = header + "ann,b,10,0,true,3\nann,b,11,0,,\nann,c,20,2,false,1\nbob,a,95,9,1,2\n"
+    small = compiled({"watches.csv": WATCHES, "impressions.csv": impressions})
+    # ann at 10 (both), 11, 20 (both) and 40, bob at 50, 60, 70 and 95, cid at 95.
+    assert small.events("liked") == [True, False, False, False, False, False, False, True, False]
+    assert small.events("position") == [3, 0, 1, 0, 0, 0, 0, 2, 0]
+    assert (small.dataset.events.liked.dtype, small.dataset.events.position.dtype) == (bool, np.int16)
+
+
+def test_of_repeats_one_like_counts_and_the_later_position(compiled: Compile) -> None:
+    header = EVENTS.replace("seconds\n", "seconds,liked,position\n")
+    lines = "ann,a,10,30,false,2\nann,a,10,30,true,\nann,a,10,30,,7\nann,a,40,30,,\nbob,a,95,30,,\n"
+    small = compiled({"impressions.csv": header + lines})
+    assert (small.events("liked"), small.events("position")) == ([True, False, False], [7, 0, 0])
+
+
+@pytest.mark.parametrize("table", ["watches.csv", "impressions.csv"])
+def test_a_log_without_likes_and_positions_has_none(compiled: Compile, table: str) -> None:
+    small = compiled({table: WATCHES})
+    assert (small.events("liked"), small.events("position")) == ([False] * 7, [0] * 7)
+
+
+@pytest.mark.parametrize(
+    ("given", "position"),
+    [("1", 1), ("2.9", 2), ("0.99", 0), ("0", 0), ("-3", 0), ("", 0), ("NaN", 0), ("-inf", 0),
+     ("32767", 32_767), ("32768", 32_767), ("1e300", 32_767), ("inf", 32_767)],
+)  # fmt: skip
+def test_a_position_counts_from_one_and_is_clipped(compiled: Compile, given: str, position: int) -> None:
+    header = EVENTS.replace("seconds\n", "seconds,position\n")
+    small = compiled({"impressions.csv": f"{header}ann,a,10,30,{given}\nann,a,40,30,4.0\nbob,a,95,30,5.0\n"})
+    assert small.events("position") == [position, 4, 5]
+
+
 def test_the_rule_may_use_duration_and_clicks(compiled: Compile) -> None:
     files = {"watches.csv": WATCHES, "videos.csv": "video_id,duration_seconds\nc,4\nd,4\n"}
     halves = compiled(files).events("completed")
@@ -309,6 +343,19 @@ def test_users_carry_their_columns(compiled: Compile) -> None:
     assert small.dataset.users.categorical.tolist() == [[0], [1], [1], [0], [2]]
     expected = np.array([[np.nan], [30], [np.nan], [np.nan], [50]], dtype=np.float32)
     np.testing.assert_array_equal(small.dataset.users.continuous, expected)
+
+
+@pytest.mark.parametrize("table", ["users", "videos"])
+def test_numbers_that_are_none_are_unknown(compiled: Compile, table: str) -> None:
+    key, ids = {"users": ("user_id", ("ann", "bob", "cid")), "videos": ("video_id", "abc")}[table]
+    told = f"{key},size,age\n{ids[0]},inf,NaN\n{ids[1]},-inf,1e39\n{ids[2]},4,-1e300\n"
+    toml = f'{table}.columns = {{size = "CAST(size AS DOUBLE)", age = "age"}}\n'
+    small = compiled({"watches.csv": WATCHES, f"{table}.csv": told}, toml).dataset
+    numbers = getattr(small, table).continuous
+    named = dict(zip(small.facts[f"{table[:-1]}_numbers"], numbers.T, strict=True))
+    assert np.isnan(named["age"]).all()
+    assert np.isnan(named["size"]).sum() == len(numbers) - 1 and np.nansum(named["size"]) == 4
+    assert small.facts["rejected"] == 0
 
 
 SEARCHES = "user_id,timestamp,query\nbob,30,Jazz piano!\nann,35,jazz\nann,20,  \nann,92,late jazz\ndan,40,JAZZ\n"

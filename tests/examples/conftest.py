@@ -11,7 +11,8 @@ from watchnext.artifacts import Artifact
 from watchnext.events.dataset import Dataset, SearchTokens, Segments, Timelines, UserEvents, UserTable, VideoTable
 
 NUM_USERS = 6
-NOTHING_KNOWN = {"seconds": np.nan, "clicked": False, "completed": False, "shown": True, "surface": 1}
+NOT_SO = {"clicked": False, "completed": False, "liked": False}
+NOTHING_KNOWN = {"seconds": np.nan, **NOT_SO, "shown": True, "surface": 1, "position": 0}
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,10 @@ def make_records(events, searches=()):
             column(events, "seconds", np.float32),
             column(events, "clicked", bool),
             column(events, "completed", bool),
+            column(events, "liked", bool),
             column(events, "shown", bool),
             column(events, "surface", np.int32),
+            column(events, "position", np.int16),
             segments_of([events[place] for place in places]),
             np.array(places, dtype=np.int64),
         ),
@@ -89,8 +92,10 @@ def make_random_log(seed):
             "seconds": float(random.choice([np.nan, 0.0, 5.0, 60.0])),
             "clicked": bool(random.random() < 0.5),
             "completed": bool(random.random() < 0.4),
+            "liked": bool(random.random() < 0.2),
             "shown": bool(random.random() < 0.8),
             "surface": int(random.integers(0, 3)),
+            "position": int(random.integers(0, 5)),
         }
         for _ in range(120)
     ]

@@ -31,9 +31,9 @@ def test_impressions_equal_a_loop(records_of, random_log, seed):
     log, _ = random_log(seed)
     wanted = [event for event in log if event["shown"] and not np.isnan(event["seconds"]) and 10 <= event["when"] < 30]
     found = impressions_between(records_of(log).events, 10, 30)
-    names = ("user_row", "timestamp", "video_row", "surface_row", "watch_seconds", "clicked", "completed")
-    keys = ("user", "when", "video", "surface", "seconds", "clicked", "completed")
-    assert tuples(found, *names) == [tuple(event[key] for key in keys) for event in wanted]
+    names = ("user_row", "timestamp", "video_row", "surface_row", "position", "watch_seconds", "clicked", "completed")
+    keys = ("user", "when", "video", "surface", "position", "seconds", "clicked", "completed")
+    assert tuples(found, *names, "liked") == [tuple(event[key] for key in (*keys, "liked")) for event in wanted]
 
 
 def test_a_part_keeps_rows_together(records_of):
@@ -43,21 +43,21 @@ def test_a_part_keeps_rows_together(records_of):
 
 
 def test_unwatched_videos_stand_beside_their_watch(records_of):
-    watched = {"seconds": 30.0, "clicked": True, "completed": True}
+    watched = {"seconds": 30.0, "clicked": True, "completed": True, "liked": True}
     events = records_of(
         [
-            {"user": 1, "when": 5, "video": 1, "surface": 2, **watched},
-            {"user": 2, "when": 6, "video": 2, "surface": 3, **watched},
+            {"user": 1, "when": 5, "video": 1, "surface": 2, "position": 4, **watched},
+            {"user": 2, "when": 6, "video": 2, "surface": 3, "position": 5, **watched},
         ]
     ).events
     both = with_unwatched(impressions_between(events, 0, 9), np.array([[7, 0], [8, 9]]))
-    columns = ("user_row", "timestamp", "video_row", "surface_row", "watch_seconds", "clicked", "completed")
-    assert tuples(both, *columns) == [
-        (1, 5, 1, 2, 30.0, True, True),
-        (2, 6, 2, 3, 30.0, True, True),
-        (1, 5, 7, 2, 0.0, False, False),
-        (2, 6, 8, 3, 0.0, False, False),
-        (2, 6, 9, 3, 0.0, False, False),
+    columns = ("user_row", "timestamp", "video_row", "surface_row", "position", "watch_seconds")
+    assert tuples(both, *columns, "clicked", "completed", "liked") == [
+        (1, 5, 1, 2, 4, 30.0, True, True, True),
+        (2, 6, 2, 3, 5, 30.0, True, True, True),
+        (1, 5, 7, 2, 0, 0.0, False, False, False),
+        (2, 6, 8, 3, 0, 0.0, False, False, False),
+        (2, 6, 9, 3, 0, 0.0, False, False, False),
     ]
 
 

@@ -15,9 +15,22 @@ from watchnext.features.state import FeatureValues
 
 DAY = 86_400
 NOW = 100 * DAY
-NAMES = ("a", "b", "video.age_days", "video.weight", "network_score", "num_sources", "nominated_by.x", "nominated_by.y")
-SPEC = FeatureSpec(FeaturesConfig(last_watches=2), ("c", "user.years"), NAMES, np.arange(2), np.arange(len(NAMES)))
+NAMES = (
+    "a", "b", "video.age_days", "video.weight", "user_title.searched_tokens", "user_title.searched_share",
+    "network_score", "num_sources", "nominated_by.x", "nominated_by.y", "rank_by.x", "rank_by.y", "score_by.y",
+)  # fmt: skip
+SPEC = FeatureSpec(
+    FeaturesConfig(last_watches=2),
+    ("c", "user.years"),
+    NAMES,
+    np.arange(2),
+    np.arange(len(NAMES)),
+    durations=np.array([np.nan, 10.0, 20.0, 30.0], dtype=np.float32),
+    title_words=np.array([0, 2, 0, 1]),
+)
 CANDIDATES = np.array([[1, 2, 3, 0]] * 3)
+RANKS = np.array([[[3, 1], [1, 0], [0, 0], [0, 2]]] * 3)
+OF_SOURCES = np.where(RANKS > 0, 0.5 + RANKS, np.nan)
 
 
 @pytest.fixture
@@ -28,7 +41,7 @@ def videos():
         categorical=np.array([[0], [3], [4], [5]], dtype=np.int32),
         continuous=np.array([[np.nan], [0.1], [0.2], [0.3]], dtype=np.float32),
         tag_rows=np.array([[0, 0], [5, 0], [6, 0], [7, 6]], dtype=np.int32),
-        title_rows=np.zeros((4, 1), dtype=np.int32),
+        title_rows=np.array([[0, 0], [2, 1], [2, 3], [0, 0]], dtype=np.int32),
         uploaded_at=np.array([0, NOW - 10 * DAY, NOW + DAY, 0]),
         num_completed=np.array([0, 3, 2, 1]),
     )
@@ -43,8 +56,8 @@ def put_together(videos, context_of, spec) -> RankingInputs:
     history = [{"video": 2, "when": NOW - 60}]
     arguments = dict(moment=NOW + 3 * 3600 + 5, watched=[3, 2, 1], length=3, continuous=[31.0], categorical=[8, 9])
     context = context_of(history, history, [], **arguments)
-    random = np.random.default_rng(0)
-    given = Nominations(random.normal(size=(3, 4)), np.array([[[1, 1], [1, 0], [0, 0], [0, 1]]] * 3, dtype=bool))
+    context = dataclasses.replace(context, token_row=np.array([[1, 1, 0], [3, 1, 2], [0, 0, 0]]))
+    given = Nominations(np.random.default_rng(0).normal(size=(3, 4)), RANKS, OF_SOURCES)
     values = FeatureValues(np.arange(3, dtype=np.float32)[:, None], np.arange(24, dtype=np.float32).reshape(3, 4, 2))
     return ranking_inputs(videos, context, np.array([1, 2, 3]), CANDIDATES, given, values, spec)
 
@@ -67,14 +80,29 @@ def test_values_stand_where_their_names_say(inputs):
     assert_allclose(named["video.weight"][1], [0.1, 0.2, 0.3, np.nan], rtol=1e-6)
     assert_array_equal(named["num_sources"][2], [2, 1, 0, 1])
     assert_array_equal(named["nominated_by.y"][2], [1, 0, 0, 1])
+    assert_array_equal(named["rank_by.x"][1], [3, 1, np.nan, np.nan])
+    assert_array_equal(named["rank_by.y"][1], [1, np.nan, np.nan, 2])
+    assert_array_equal(named["score_by.y"][1], [1.5, np.nan, np.nan, 2.5])
+    # The first user searched for the word 2 of titles, the second for 1 and 2, the third for nothing.
+    assert_array_equal(named["user_title.searched_tokens"], [[1, 1, 0, 0], [2, 1, 0, 0], [0, 0, 0, 0]])
+    shares = [[0.5, 0.5], [1, 0.5], [0, 0]]
+    assert_array_equal(named["user_title.searched_share"], [[*known, np.nan, np.nan] for known in shares])
     assert_allclose(named["network_score"], np.random.default_rng(0).normal(size=(3, 4)), rtol=1e-6)
     assert_array_equal(inputs.query_values, [[0.0, 31.0], [1.0, 31.0], [2.0, 31.0]])
+    assert_array_equal(inputs.duration_seconds[0], [10, 20, 30, np.nan])
+
+
+def test_without_searches_or_titles_nothing_stands_in_their_place(videos, context_of, inputs):
+    names = [name for name in NAMES if not name.startswith("user_title.")]
+    spec = dataclasses.replace(SPEC, title_words=np.zeros(0, dtype=np.int64), places=np.arange(len(names)))
+    without = put_together(videos, context_of, spec)
+    assert_array_equal(without.values, inputs.values[:, :, [NAMES.index(name) for name in names]])
 
 
 def test_what_is_excluded_is_not_read(videos, context_of, inputs):
-    spec = dataclasses.replace(SPEC, places=np.array([1, 4]), query_places=np.array([1]))
+    spec = dataclasses.replace(SPEC, places=np.array([1, 6]), query_places=np.array([1]))
     fewer = put_together(videos, context_of, spec)
-    assert_array_equal(fewer.values, inputs.values[:, :, [1, 4]])
+    assert_array_equal(fewer.values, inputs.values[:, :, [1, 6]])
     assert_array_equal(fewer.query_values, inputs.query_values[:, [1]])
 
 
@@ -90,6 +118,10 @@ def test_names_are_those_of_the_log_and_patterns_leave_some_out(small_dataset):
         for name in (*spec.query_names, *spec.names)
         if name.startswith(("user_tags.", "everything.shown.")) or ".clicked_share." in name or name == "user.shown.all"
     }
+    assert spec.names[-9:] == (
+        "user_title.searched_tokens", "user_title.searched_share", "network_score", "num_sources",
+        "nominated_by.network", "nominated_by.popular", "rank_by.network", "rank_by.popular", "score_by.popular",
+    )  # fmt: skip
     assert len(spec.names) == len(set(spec.names)) and len(spec.query_names) == len(set(spec.query_names))
 
 

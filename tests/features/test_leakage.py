@@ -194,7 +194,8 @@ def known_before(dataset, moment):
 
 def inputs_of(dataset, users, moments, surfaces, candidates):
     context = context_as_of(dataset, users, moments, 12, 6)
-    nominations = Nominations(np.zeros(candidates.shape), np.zeros((*candidates.shape, 1), dtype=bool))
+    nobody_did = (*candidates.shape, 1)
+    nominations = Nominations(np.zeros(candidates.shape), np.zeros(nobody_did, dtype=int), np.full(nobody_did, np.nan))
     state = empty_state(dataset, FEATURES)
     spec = FeatureSpec.of(dataset, state, ("network",), FEATURES)
     if candidates.shape[1] == 1:

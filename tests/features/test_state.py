@@ -62,8 +62,10 @@ class Log:
             one.seconds,
             one.clicked,
             one.completed,
+            np.zeros(len(order), dtype=bool),
             np.ones(len(order), dtype=bool),
             np.zeros(len(order), dtype=np.int32),
+            np.zeros(len(order), dtype=np.int16),
             Segments(np.zeros(USERS + 1, dtype=np.int64), nothing),
             nothing,
         )

@@ -47,7 +47,27 @@ def test_watch_times_that_are_not_known_are_not_judged(bundle):
     events = bundle.dataset.events
     unknown = dataclasses.replace(events, watch_seconds=np.full_like(events.watch_seconds, np.nan))
     report = judge(with_dataset(bundle, events=unknown), CONFIG, {}, {})
-    assert report.ranking == {} and report.retrieval
+    assert report.ranking == {} and report.reliability_by_group == {} and report.retrieval
+
+
+def test_every_way_of_grouping_holds_all_impressions(bundle):
+    report = judge(bundle, CONFIG, {}, {})
+    tenths = np.array(report.reliability)
+    kinds = ["video_duration", "video_age", "user_activity", "user_region", "surface"]
+    assert list(report.reliability_by_group) == kinds
+    for groups in report.reliability_by_group.values():
+        found = np.array([(one.expected_watch_seconds, one.watch_seconds, one.num_impressions) for one in groups])
+        assert found[:, 2].sum() == tenths[:, 2].sum()
+        np.testing.assert_allclose(found[:, 2] @ found[:, :2], tenths[:, 2] @ tenths[:, :2])
+        assert all(one.ratio.low < one.ratio.value < one.ratio.high for one in groups if one.num_impressions > 100)
+
+
+def test_intervals_of_groups_are_drawn_as_asked_for(bundle):
+    configs = [
+        dataclasses.replace(CONFIG, bootstrap_draws=draws, seed=seed) for draws, seed in ((20, 1), (30, 1), (20, 2))
+    ]
+    intervals = [judge(bundle, config, {}, {}).reliability_by_group["surface"][0].ratio for config in configs]
+    assert len({one.value for one in intervals}) == 1 and len({one.low for one in intervals}) == 3
 
 
 def test_repeats_count_where_seen_videos_are_not_struck(bundle):

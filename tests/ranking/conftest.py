@@ -12,11 +12,12 @@ from watchnext.examples.quantiles import Quantiles
 from watchnext.features.inputs import RankingInputs
 from watchnext.layers.embedding import tables_of
 from watchnext.ranking.network import RankingNetwork, RankingSizes
+from watchnext.ranking.objectives import Outcomes
 
 SIZES = RankingSizes(
     num_videos=40, num_channels=10, num_tags=7, num_surfaces=3, user_categories=(4,), video_categories=(5, 6)
 )
-CONFIG = RankingConfig(tower=(16, 8), dropout=0.5, max_watch_seconds=100.0)
+CONFIG = RankingConfig(tower=(16, 8), objectives=("weighted_logistic",), dropout=0.5, max_watch_seconds=100.0)
 
 
 def inputs_of(batch: int, candidates: int, seed: int = 0) -> RankingInputs:
@@ -34,7 +35,14 @@ def inputs_of(batch: int, candidates: int, seed: int = 0) -> RankingInputs:
         video_ids=np.stack([ids(size, batch, candidates) for size in (5, 6)], axis=2),
         tag_rows=ids(7, batch, candidates, 3),
         values=random.normal(size=(batch, candidates, 3)).astype(np.float32),
+        duration_seconds=random.uniform(5.0, 300.0, (batch, candidates)).astype(np.float32),
     )
+
+
+def outcomes_of(watch_seconds: torch.Tensor) -> Outcomes:
+    """Clicked if watched at all, completed from 20 seconds on, liked from 60, of videos of one minute."""
+    durations = torch.full_like(watch_seconds, 60.0)
+    return Outcomes(watch_seconds, durations, watch_seconds > 0, watch_seconds >= 20, watch_seconds >= 60)
 
 
 def network_of(seed: int = 0, **changes) -> RankingNetwork:
@@ -52,6 +60,12 @@ def network_of(seed: int = 0, **changes) -> RankingNetwork:
 def make_inputs() -> Callable[..., RankingInputs]:
     """Makes inputs of the given numbers of users and candidates."""
     return inputs_of
+
+
+@pytest.fixture(scope="session")
+def make_outcomes() -> Callable[..., Outcomes]:
+    """Makes outcomes from watch times."""
+    return outcomes_of
 
 
 @pytest.fixture(scope="session")

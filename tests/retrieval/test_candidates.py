@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from watchnext.bundle.bundle import Bundle
-from watchnext.retrieval.candidates import Candidates, without
+from watchnext.retrieval.candidates import Candidates, _ranks, without
 from watchnext.serving.stages import request_context
 
 K = 8
@@ -21,17 +21,24 @@ def excluded():
     return [np.sort(random.permutation(VIDEOS)[: 2 * user]) for user in range(20)]
 
 
-def lists_of(generator, context, k, excluded) -> list[list[list[int]]]:
+def scored_lists_of(generator, context, k, excluded) -> list[list[dict[int, float]]]:
     """The oracle: for each source and user, its k best videos that are not excluded, from its full ranking."""
     full = [
-        generator.nearest(context, len(VIDEOS)),
-        generator.co_watch.nominate(context, len(VIDEOS))[0],
-        generator.popular.nominate(context, len(VIDEOS))[0],
+        generator.index.search(generator.network.vectors_of(context), len(VIDEOS)),
+        generator.co_watch.nominate(context, len(VIDEOS)),
+        generator.popular.nominate(context, len(VIDEOS)),
     ]
     return [
-        [[row for row in ranking.tolist() if row and row not in excluded[user]][:k] for user, ranking in enumerate(one)]
-        for one in full
+        [
+            dict([(row, score) for row, score in pairs if row and row not in excluded[user]][:k])
+            for user, pairs in enumerate(zip(*both, strict=True) for both in zip(rows, scores, strict=True))
+        ]
+        for rows, scores in full
     ]
+
+
+def lists_of(generator, context, k, excluded) -> list[list[list[int]]]:
+    return [[list(one) for one in source] for source in scored_lists_of(generator, context, k, excluded)]
 
 
 def rows_of(found: Candidates, user: int) -> list[int]:
@@ -66,11 +73,26 @@ def test_each_candidate_tells_who_nominated_it(generator, small_context, exclude
             assert found.nominated[user, place].tolist() == [row in source[user] for source in lists]
 
 
+@pytest.mark.parametrize("strike", [True, False])
+def test_each_candidate_tells_its_place_and_score_in_every_list(generator, small_context, excluded, strike):
+    """Places and scores are those of what is left of the lists."""
+    found = generator.candidates(small_context, K, excluded if strike else None)
+    lists = scored_lists_of(generator, small_context, K, excluded if strike else [[]] * 20)
+    for user in range(20):
+        for place, row in enumerate(found.video_row[user].tolist()):
+            ranks = [[*source[user]].index(row) + 1 if row in source[user] else 0 for source in lists]
+            assert found.rank[user, place].tolist() == ranks
+            scores = [source[user].get(row, np.nan) for source in lists]
+            np.testing.assert_allclose(found.source_score[user, place], scores, rtol=1e-5)
+    of_network = np.where(found.nominated[:, :, 0], found.network_score, np.nan)
+    np.testing.assert_allclose(found.source_score[:, :, 0], of_network, rtol=1e-4, atol=1e-5)
+
+
 def test_padding_is_nominated_by_nobody_and_comes_last(generator, small_context):
     found = generator.candidates(small_context, K)
     padding = found.video_row == 0
     assert padding.any()
-    assert not found.nominated[padding].any()
+    assert not found.nominated[padding].any() and np.isnan(found.source_score[padding]).all()
     assert found.nominated[~padding].any(axis=1).all()
     assert (np.diff(padding.astype(int), axis=1) >= 0).all()
 
@@ -94,7 +116,7 @@ def test_a_user_who_has_seen_everything_has_no_candidates(generator, small_conte
 
 def test_no_users_have_no_candidates(generator, small_context):
     found = generator.candidates(small_context.part(slice(0, 0)), K, [])
-    assert len(found.video_row) == len(found.network_score) == len(found.nominated) == 0
+    assert len(found.video_row) == len(found.network_score) == len(found.rank) == len(found.source_score) == 0
 
 
 def test_network_score_is_the_dot_product_whoever_nominated(generator, small_context):
@@ -111,7 +133,8 @@ def test_describe_says_of_shown_videos_what_candidates_say(generator, small_cont
     assert described.sources == found.sources
     np.testing.assert_array_equal(described.video_row, found.video_row)
     np.testing.assert_allclose(described.network_score, found.network_score, rtol=1e-5)
-    np.testing.assert_array_equal(described.nominated, found.nominated)
+    np.testing.assert_array_equal(described.rank, found.rank)
+    np.testing.assert_array_equal(described.source_score, found.source_score)
 
 
 def test_describe_tells_that_nobody_nominated_a_shown_video(generator, small_context):
@@ -133,6 +156,19 @@ def test_without_strikes_moves_up_and_pads():
     rows = np.array([[4, 2, 9, 1], [5, 6, 0, 0]])
     kept = without(rows, [np.array([2, 1]), np.array([5])], 3)
     assert kept.tolist() == [[4, 9, 0], [6, 0, 0]]
+
+
+def test_a_list_may_name_any_rows_in_any_order():
+    """Against looking each one up, with lists that end in padding."""
+    random = np.random.default_rng(0)
+    lists = np.stack([random.permutation(50)[:9] for _ in range(30)])
+    lists[:, 7:] *= random.random((30, 2)) < 0.5
+    rows = random.integers(0, 50, (30, 40))
+    expected = [
+        [listed.index(row) + 1 if row and row in listed else 0 for row in wanted]
+        for listed, wanted in zip(lists.tolist(), rows.tolist(), strict=True)
+    ]
+    assert _ranks(lists, rows).tolist() == expected
 
 
 def test_without_cuts_to_k():

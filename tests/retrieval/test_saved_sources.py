@@ -16,7 +16,7 @@ def test_opened_sources_give_the_same_candidates(small_bundle, small_context, tm
     assert type(opened.index) is type(built.index)
     one, other = (generator.candidates(small_context, 10) for generator in (built, opened))
     assert one.sources == other.sources
-    for column in ("video_row", "network_score", "nominated"):
+    for column in ("video_row", "network_score", "rank", "source_score"):
         np.testing.assert_array_equal(getattr(one, column), getattr(other, column))
 
 

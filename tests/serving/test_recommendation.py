@@ -93,7 +93,7 @@ def test_an_unknown_attribute_is_refused_with_the_known_ones(records):
         records(attributes={"shoe": 43})
 
 
-@pytest.mark.parametrize("value", ["old", True, [3]])
+@pytest.mark.parametrize("value", ["old", True, [3], float("nan"), float("inf"), -1e39])
 def test_a_number_must_be_a_number(records, value):
     with pytest.raises(RequestError, match="'age' should be a number"):
         records(attributes={"age": value})

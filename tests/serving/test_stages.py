@@ -26,3 +26,9 @@ def test_the_inputs_hold_what_each_source_nominated(recommender):
     np.testing.assert_array_equal(inputs.video_row, candidates.video_row)
     np.testing.assert_allclose(inputs.values[:, :, names.index("network_score")], candidates.network_score, rtol=1e-6)
     np.testing.assert_array_equal(inputs.values[:, :, names.index("num_sources")], candidates.nominated.sum(axis=2))
+    for place, source in enumerate(candidates.sources):
+        ranks = np.where(candidates.rank[:, :, place] > 0, candidates.rank[:, :, place], np.nan)
+        np.testing.assert_array_equal(inputs.values[:, :, names.index(f"rank_by.{source}")], ranks)
+    of_popular = inputs.values[:, :, names.index("score_by.popular")]
+    np.testing.assert_array_equal(of_popular, candidates.source_score[:, :, 2])
+    assert 0 < np.isnan(of_popular).sum() < of_popular.size

@@ -50,11 +50,11 @@ def impressions(small_log: Path) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def places(impressions: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """User, video, moment and position of every impression."""
+    """User, video, moment and position of every impression; the world counts positions from 0, a log from 1."""
     user, video, moment, position = (
         impressions[name].astype(int) for name in ("user_id", "video_id", "timestamp", "position")
     )
-    return user, video, moment, position
+    return user, video, moment, position - 1
 
 
 # The files.
@@ -150,7 +150,7 @@ def test_a_page_is_one_users_at_one_moment_on_one_surface_and_shows_nothing_twic
     for name in ("user_id", "timestamp", "surface"):
         assert all(len(set(page.tolist())) == 1 for page in np.split(impressions[name], bounds))
     positions = [page.tolist() for page in np.split(impressions["position"], bounds)]
-    assert positions == [[0, 1, 2, 3, 4]] * 601 + [[0, 1]]
+    assert positions == [[1, 2, 3, 4, 5]] * 601 + [[1, 2]]
     assert all(len(set(page.tolist())) == len(page) for page in np.split(impressions["video_id"], bounds))
 
 
@@ -198,7 +198,7 @@ def test_what_was_watched_stands_beside_what_was_shown(tmp_path: Path, monkeypat
     monkeypatch.setattr(World, "outcome", told)
     write_log(TINY, tmp_path / "log", 1)
     columns = read(tmp_path / "log", "impressions")
-    expected = 2_000.0 * columns["position"] + 100 * columns["user_id"] + columns["video_id"]
+    expected = 2_000.0 * (columns["position"] - 1) + 100 * columns["user_id"] + columns["video_id"]
     expected = expected + columns["timestamp"] % 7 / 8
     assert columns["watch_seconds"].tolist() == expected.tolist()
 
@@ -224,7 +224,7 @@ def test_every_search_page_answers_the_search_of_two_seconds_before(
     small_world: World, small_log: Path, impressions: dict[str, np.ndarray]
 ) -> None:
     searches = read(small_log, "searches")
-    first = impressions["position"] == 0
+    first = impressions["position"] == 1
     found = first & (impressions["surface"] == "search")
     assert set(impressions["surface"].tolist()) == {"home", "search"}
     pages = zip(impressions["user_id"][found], impressions["timestamp"][found] - 2, strict=True)
@@ -238,7 +238,7 @@ def test_a_query_is_two_words_of_a_taste_and_its_page_begins_with_that_topic(
 ) -> None:
     words = Words.of(12).words.to_pylist()
     searches = read(small_log, "searches")
-    first_of_page = (impressions["surface"] == "search") & (impressions["position"] == 0)
+    first_of_page = (impressions["surface"] == "search") & (impressions["position"] == 1)
     begins_with = small_world.catalogue.videos[impressions["video_id"][first_of_page].astype(int)]
     filled = 0
     for user, moment, query, video in zip(

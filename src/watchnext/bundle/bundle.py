@@ -12,8 +12,8 @@ from watchnext.errors import ArtifactError
 from watchnext.events.dataset import Dataset
 from watchnext.features.spec import FeatureSpec, empty_state
 from watchnext.features.state import FeatureState
-from watchnext.ranking import saved as saved_ranking
-from watchnext.ranking.network import RankingNetwork
+from watchnext.ranking.runtime import Ranker
+from watchnext.ranking.saved import open_ranker
 from watchnext.retrieval import saved as saved_retrieval
 from watchnext.retrieval.candidates import CandidateGenerator
 from watchnext.retrieval.saved_sources import open_sources
@@ -28,7 +28,7 @@ class Bundle:
     artifact: Artifact
     dataset: Dataset
     generator: CandidateGenerator
-    ranker: RankingNetwork
+    ranker: Ranker
     features: FeatureSpec
     state: FeatureState
     serving: ServingConfig
@@ -47,7 +47,8 @@ class Bundle:
         """Loads and checks the bundle in `path`.
 
         Raises:
-            ArtifactError: it is damaged, of another format version, or its parts do not belong together.
+            ArtifactError: it is damaged, of another format version, its parts do not belong together, or its ranker
+                does not predict here what it did where it was trained.
         """
         artifact = open_artifact(path, "bundle")
         parts = {kind: open_artifact(path / kind, kind, verify=False) for kind in PARTS}
@@ -61,7 +62,7 @@ class Bundle:
             artifact,
             dataset,
             generator,
-            saved_ranking.open_network(parts["ranking"]),
+            open_ranker(parts["ranking"]),
             FeatureSpec.of(dataset, state, generator.sources, features),
             state,
             from_mapping(ServingConfig, artifact.settings, "serving"),

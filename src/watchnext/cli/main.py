@@ -21,6 +21,7 @@ from watchnext.cli.tables import (
     print_report,
     print_settings,
     print_summary,
+    print_towers,
     print_trial,
 )
 from watchnext.errors import RequestError, WatchnextError
@@ -120,6 +121,19 @@ def features(
 def train_ranking(log_file: LogFile, run: RunFolder = RUNS) -> None:
     """Train expected watch time; goes on where an interrupted training stopped."""
     _step("train-ranking", log_file, run)
+
+
+@app.command()
+def towers(
+    log_file: LogFile,
+    run: RunFolder = RUNS,
+    seeds: Annotated[int, typer.Option(help="trainings of each tower; losses are their means", min=1, max=100)] = 1,
+) -> None:
+    """The paper's table 1 on this log: towers from none to 1024→512→256, without powers, without watch-time weights.
+
+    Needs 'train-retrieval'. Nine short trainings; a later 'evaluate' shows the table and its picture in the report.
+    """
+    print_towers(pipeline.compare_towers(pipeline.Run(log_file, run), seeds))
 
 
 @app.command()

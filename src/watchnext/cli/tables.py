@@ -10,7 +10,9 @@ from rich.table import Table
 
 from watchnext.config import Config
 from watchnext.evaluation.bootstrap import Estimate
+from watchnext.evaluation.reliability import GroupReliability
 from watchnext.evaluation.report import Report, Scores, shown
+from watchnext.evaluation.towers import TowerScore
 from watchnext.events.summary import LogSummary
 from watchnext.pipeline.feature_table import FeatureRow
 from watchnext.pipeline.trial import SYSTEM, ArmResult
@@ -53,8 +55,23 @@ def print_report(report: Report) -> None:
         for metric in next(iter(scores.values())):
             table.add_row(metric, *(shown(row[metric]).replace(" [", "\n[") for row in scores.values()))
         _OUT.print(table)
+    if report.reliability_by_group:
+        _OUT.print(_table_by_group(report.reliability_by_group))
     for note in report.notes:
         _OUT.print(note)
+
+
+def _table_by_group(tables: dict[str, list[GroupReliability]]) -> Table:
+    table = Table(title="Expected watch seconds by group of impressions (95 % intervals)")
+    for name in ("", "shown", "expected", "watched", "expected / watched"):
+        table.add_column(name, justify="right" if name else "left")
+    for kind, groups in tables.items():
+        table.add_section()
+        table.add_row(kind.replace("_", " "))
+        for one in groups:
+            means = f"{one.expected_watch_seconds:.1f}", f"{one.watch_seconds:.1f}"
+            table.add_row(f"  {one.name}", f"{one.num_impressions:,}", *means, shown(one.ratio))
+    return table
 
 
 def print_recommendations(title: str, found: list[Recommendation]) -> None:
@@ -89,6 +106,16 @@ def print_features(rows: list[FeatureRow], pattern: str) -> None:
     of_requests = sum(row.of == "request" for row in chosen)
     of_candidates = len(chosen) - of_requests
     _OUT.print(f"{len(chosen)} of {len(rows)} inputs: {of_requests} of the request, {of_candidates} of each candidate")
+
+
+def print_towers(scores: list[TowerScore]) -> None:
+    """Prints the weighted loss of every tower beside the paper's."""
+    table = Table(title="Weighted loss on the test period (95 % intervals)")
+    for name in ("tower", "weighted loss", "above the deepest", "the paper's"):
+        table.add_column(name, justify="left" if name == "tower" else "right")
+    for one in scores:
+        table.add_row(one.name, shown(one.weighted_loss), shown(one.above_the_deepest), f"{one.papers:.3f}")
+    _OUT.print(table)
 
 
 def print_trial(arms: dict[str, ArmResult]) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 
 from watchnext.config import EvaluationConfig
 from watchnext.evaluation.bootstrap import Estimate, ratio_estimate
+from watchnext.evaluation.reliability import calibration_error
 from watchnext.evaluation.watch_time import (
     mean_absolute_error,
     root_mean_squared_error,
@@ -23,11 +24,11 @@ _PRIOR_IMPRESSIONS = 10.0
 def score_predictions(
     predictions: Mapping[str, Float[Array, "rows"]], truth: Impressions, config: EvaluationConfig
 ) -> dict[str, dict[str, Estimate | float]]:
-    """Gives weighted per-user loss, XAUC (over all and within users), MAE, RMSE and sum ratio of each predictor."""
+    """Gives weighted loss, XAUC (over all and within users), MAE, RMSE, sum ratio and calibration error of each."""
     scored: dict[str, dict[str, Estimate | float]] = {}
     watched = truth.watch_seconds
     for name, predicted in predictions.items():
-        loss = weighted_loss(truth.user_row, watched, truth.completed, predicted)
+        loss = weighted_loss(truth.user_row, truth.user_row, watched, truth.completed, predicted)
         within = xauc_within_users(truth.user_row, watched, predicted)
         scored[name] = {
             "weighted_loss": ratio_estimate(loss.counted, loss.total, config.bootstrap_draws, config.seed),
@@ -36,6 +37,7 @@ def score_predictions(
             "mae_seconds": mean_absolute_error(watched, predicted),
             "rmse_seconds": root_mean_squared_error(watched, predicted),
             "sum_ratio": sum_ratio(watched, predicted),
+            "calibration_error": calibration_error(watched, predicted),
         }
     return scored
 

@@ -25,25 +25,27 @@ class PairSums:
 
 
 def weighted_loss(
+    page: Int[Array, "rows"],
     user_row: Int[Array, "rows"],
     watch_seconds: Float[Array, "rows"],
     completed: Bool[Array, "rows"],
     predicted: Float[Array, "rows"],
 ) -> PairSums:
-    """Gives mispredicted and total watch time over pairs of a completed and an uncompleted impression of one user.
+    """Gives mispredicted and total watch time over pairs of a completed and an uncompleted impression of one page.
 
-    The completed one's watch time is mispredicted when the other is predicted longer, and half of it on a tie.
+    The completed one's watch time is mispredicted when the other is predicted longer, and half of it on a tie. A page
+    is any number that its impressions share, all of one user; the sums are each user's.
 
     Source: §4.3, per-user loss; without pages in the log, a user's impressions are taken as one page.
     """
 
-    def of_user(rows: Int[Array, "rows"]) -> tuple[float, float]:
+    def of_page(rows: Int[Array, "rows"]) -> tuple[float, float]:
         good, bad = rows[completed[rows]], rows[~completed[rows]]
         difference = predicted[good][:, None] - predicted[bad][None, :]
         wrong = ((difference < 0) + 0.5 * (difference == 0)).sum(axis=1)
         return float(wrong @ watch_seconds[good]), float(len(bad) * watch_seconds[good].sum())
 
-    return _per_user(user_row, of_user)
+    return _per_user(page, user_row, of_page)
 
 
 def xauc_within_users(
@@ -55,7 +57,7 @@ def xauc_within_users(
         first, second = np.triu_indices(len(rows), 1)
         return _ordered(watch_seconds[rows], predicted[rows], first, second)
 
-    return _per_user(user_row, of_user)
+    return _per_user(user_row, user_row, of_user)
 
 
 def xauc(watch_seconds: Float[Array, "rows"], predicted: Float[Array, "rows"], seed: int) -> float:
@@ -82,15 +84,6 @@ def sum_ratio(watch_seconds: Float[Array, "rows"], predicted: Float[Array, "rows
     return float(predicted.sum()) / total if total else float("nan")
 
 
-def reliability(
-    watch_seconds: Float[Array, "rows"], predicted: Float[Array, "rows"], num_bins: int = 10
-) -> list[tuple[float, float, int]]:
-    """Gives (mean predicted, mean watched, impressions) for equally filled bins of the prediction."""
-    order = np.argsort(predicted, kind="stable")
-    bins = [part for part in np.array_split(order, num_bins) if len(part)]
-    return [(float(predicted[part].mean()), float(watch_seconds[part].mean()), len(part)) for part in bins]
-
-
 def _ordered(watched: Array, predicted: Array, first: Array, second: Array) -> tuple[float, float]:
     """Pairs in the right order (ties half) and pairs with different watch times."""
     truth = np.sign(watched[first] - watched[second])
@@ -100,8 +93,14 @@ def _ordered(watched: Array, predicted: Array, first: Array, second: Array) -> t
     return float(right.sum()), float(differs.sum())
 
 
-def _per_user(user_row: Int[Array, "rows"], of_user: Callable[[Array], tuple[float, float]]) -> PairSums:
-    order = np.argsort(user_row, kind="stable")
-    bounds = np.flatnonzero(np.diff(user_row[order])) + 1
-    sums = np.array([of_user(rows) for rows in np.split(order, bounds)]) if len(order) else np.zeros((0, 2))
-    return PairSums(sums[:, 0], sums[:, 1])
+def _per_user(
+    page: Int[Array, "rows"], user_row: Int[Array, "rows"], of_page: Callable[[Array], tuple[float, float]]
+) -> PairSums:
+    """The sums of each page, added up by user."""
+    if not len(page):
+        return PairSums(np.zeros(0), np.zeros(0))
+    order = np.argsort(page, kind="stable")
+    starts = np.flatnonzero(np.diff(page[order], prepend=page[order[:1]] - 1))
+    sums = np.array([of_page(rows) for rows in np.split(order, starts[1:])])
+    _, user = np.unique(user_row[order[starts]], return_inverse=True)
+    return PairSums(np.bincount(user, sums[:, 0]), np.bincount(user, sums[:, 1]))

@@ -11,6 +11,8 @@ from watchnext.events.log import EventLog
 from watchnext.events.tokens import TITLE_WORDS
 from watchnext.shapes import Array
 
+_LARGEST_NUMBER = float(np.finfo(np.float32).max)
+
 
 def write_users(log: EventLog, folder: Path, facts: dict[str, Any]) -> None:
     """Writes the categorical and numeric columns of every user; row 0 is an unknown user."""
@@ -79,10 +81,11 @@ def _categories(log: EventLog, table: str, names: list[str], source: str, rows: 
 
 
 def _numbers(log: EventLog, table: str, names: list[str], source: str, rows: int) -> Array:
+    """Numbers as float32; what does not fit into one, infinity first of all, is unknown."""
     columns = np.full((rows, len(names)), np.nan, dtype=np.float32)
     for place, name in enumerate(names):
         values = log.connection.execute(
-            f'SELECT keys.row, {table}."{name}" AS value {source} WHERE {table}."{name}" IS NOT NULL'
+            f'SELECT keys.row, {table}."{name}" AS value {source} WHERE abs({table}."{name}") <= {_LARGEST_NUMBER}'
         ).fetchnumpy()
         columns[values["row"], place] = values["value"]
     return columns

@@ -22,6 +22,12 @@ from watchnext.shapes import Array, Int, Num
 
 _CHUNK_ROWS = 1_000_000
 _PARTS_OF_A_SECOND = 1024
+_LARGEST_POSITION = np.iinfo(np.int16).max
+_POSITION = f"""
+    CASE WHEN position >= 1 AND NOT isnan(position) THEN CAST(floor(least(position, {_LARGEST_POSITION})) AS SMALLINT)
+         ELSE 0 END
+"""
+"""SQL: the place on a page, counted from 1; 0 where it is not known."""
 
 
 def compile_dataset(log: EventLog, path: Path, split: SplitConfig, prepare: PrepareConfig) -> None:
@@ -64,17 +70,21 @@ def _merge_events(log: EventLog) -> None:
                    max(watch_seconds) AS watch_seconds,
                    bool_or(clicked) AS clicked,
                    bool_or(completed) AS completed,
+                   bool_or(liked) AS liked,
                    bool_or(shown) AS shown,
-                   max(surface) AS surface
+                   max(surface) AS surface,
+                   max(position) AS position
             FROM (
-                SELECT user_id, video_id, timestamp, watch_seconds, shown, surface,
+                SELECT user_id, video_id, timestamp, watch_seconds, liked, shown, surface, position,
                        coalesce(clicked, watch_seconds > 0, completed, false) AS clicked,
                        coalesce(completed, {log.mapping.completed_rule}, false) AS completed
                 FROM (
-                    SELECT user_id, video_id, timestamp, watch_seconds, clicked, completed, surface, true AS shown
+                    SELECT user_id, video_id, timestamp, watch_seconds, clicked, completed,
+                           coalesce(liked, false) AS liked, true AS shown, surface, {_POSITION} AS position
                     FROM impressions
                     UNION ALL
-                    SELECT user_id, video_id, timestamp, watch_seconds, true, completed, surface, {only_watches}
+                    SELECT user_id, video_id, timestamp, watch_seconds, true, completed,
+                           false, {only_watches}, surface, 0
                     FROM watches
                 ) LEFT JOIN (SELECT video_id, duration_seconds FROM videos) USING (video_id)
             )
@@ -188,7 +198,7 @@ def _write_events(log: EventLog, folder: Path, facts: dict[str, Any]) -> None:
         """
         CREATE TABLE events AS
         SELECT users.row AS owner, timestamp, coalesce(videos.row, 0) AS video_row, watch_seconds, clicked, completed,
-               shown, coalesce(surfaces.row, 0) AS surface_row
+               liked, shown, coalesce(surfaces.row, 0) AS surface_row, position
         FROM merged
         JOIN users_vocabulary users ON user_id = users.id
         LEFT JOIN videos_vocabulary videos ON video_id = videos.id
@@ -204,8 +214,10 @@ def _write_events(log: EventLog, folder: Path, facts: dict[str, Any]) -> None:
         "watch_seconds": "<f4",
         "clicked": "|b1",
         "completed": "|b1",
+        "liked": "|b1",
         "shown": "|b1",
         "surface_row": "<i4",
+        "position": "<i2",
     }
     _write_segments(log, folder / "events", "SELECT * FROM events", kinds, owners)
     watches = (

@@ -54,7 +54,8 @@ class Segments:
 class UserEvents:
     """What users were shown and watched, as parallel columns: think of it as one long table, sorted by user and time.
 
-    `watches` are the segments of the completed ones only, whose places `watch_places` point into the columns.
+    `position` is the place on the page, counted from 1, and 0 where it is not known. `watches` are the segments of the
+    completed ones only, whose places `watch_places` point into the columns.
     """
 
     segments: Segments
@@ -62,8 +63,10 @@ class UserEvents:
     watch_seconds: Float[Array, "events"]
     clicked: Bool[Array, "events"]
     completed: Bool[Array, "events"]
+    liked: Bool[Array, "events"]
     shown: Bool[Array, "events"]
     surface_row: Int[Array, "events"]
+    position: Int[Array, "events"]
     watches: Segments
     watch_places: Int[Array, "watches"]
 
@@ -111,7 +114,7 @@ class VideoTable:
     num_completed: Int[Array, "videos"]
 
 
-EVENT_COLUMNS = ("video_row", "watch_seconds", "clicked", "completed", "shown", "surface_row")
+EVENT_COLUMNS = ("video_row", "watch_seconds", "clicked", "completed", "liked", "shown", "surface_row", "position")
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         _WATCH,
         Column("clicked", "flag"),
         Column("completed", "flag"),
+        Column("liked", "flag"),
         Column("position", "number"),
         Column("surface", "category"),
         Column("page_id", "text"),

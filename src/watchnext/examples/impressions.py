@@ -10,15 +10,20 @@ from watchnext.shapes import Array, Bool, Float, Int
 
 @dataclass(frozen=True)
 class Impressions:
-    """Labels: at `timestamp`, `video_row` was shown to `user_row` on a surface; what came of it."""
+    """Labels: at `timestamp`, `video_row` was shown to `user_row` on a surface; what came of it.
+
+    `position` is counted from 1; 0 is not known.
+    """
 
     user_row: Int[Array, "rows"]
     timestamp: Int[Array, "rows"]
     video_row: Int[Array, "rows"]
     surface_row: Int[Array, "rows"]
+    position: Int[Array, "rows"]
     watch_seconds: Float[Array, "rows"]
     clicked: Bool[Array, "rows"]
     completed: Bool[Array, "rows"]
+    liked: Bool[Array, "rows"]
 
     def __len__(self) -> int:
         """The number of impressions."""
@@ -50,9 +55,11 @@ def impressions_between(events: UserEvents, start: int, end: int) -> Impressions
         when[places],
         events.video_row[places].astype(np.int64),
         events.surface_row[places].astype(np.int64),
+        events.position[places].astype(np.int64),
         events.watch_seconds[places].astype(np.float64),
         np.asarray(events.clicked[places]),
         np.asarray(events.completed[places]),
+        np.asarray(events.liked[places]),
     )
 
 
@@ -66,7 +73,9 @@ def with_unwatched(watched: Impressions, video_row: Int[Array, "rows samples"]) 
         negatives.timestamp,
         video_row[places, columns],
         negatives.surface_row,
+        np.zeros(len(places), dtype=np.int64),
         np.zeros(len(places)),
+        nothing,
         nothing,
         nothing,
     )

@@ -11,17 +11,22 @@ from watchnext.events.dataset import VideoTable
 from watchnext.examples.contexts import UserContext
 from watchnext.features.spec import FeatureSpec
 from watchnext.features.state import FeatureValues
-from watchnext.shapes import Array, Bool, Float, Int
+from watchnext.features.titles import searched_titles
+from watchnext.shapes import Array, Float, Int
 
 _DAY = 86_400
 
 
 @dataclass(frozen=True)
 class Nominations:
-    """What retrieval says of each candidate."""
+    """What retrieval says of each candidate: rank 0 where a source did not nominate it, whose score is then NaN.
+
+    The first source is the network, whose score every candidate has anyway.
+    """
 
     network_score: Float[Array, "batch candidates"]
-    nominated: Bool[Array, "batch candidates sources"]
+    rank: Int[Array, "batch candidates sources"]
+    source_score: Float[Array, "batch candidates sources"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,7 @@ class RankingInputs:
     video_ids: Int[Array, "batch candidates fields"]
     tag_rows: Int[Array, "batch candidates tags"]
     values: Float[Array, "batch candidates values"]
+    duration_seconds: Float[Array, "batch candidates"]
 
     def __len__(self) -> int:
         """The number of users (in training: of impressions)."""
@@ -62,14 +68,20 @@ def ranking_inputs(
     """Puts together what is known of users and candidates as of each user's moment."""
     uploaded = videos.uploaded_at[video_row]
     age_days = np.where(uploaded > 0, np.maximum(context.moment[:, None] - uploaded, 0) / _DAY, np.nan)
-    nominated = nominations.nominated.astype(np.float32)
+    of_titles = []
+    if len(spec.title_words):
+        of_titles = [searched_titles(videos.title_rows, video_row, spec.title_words[context.token_row])]
+    nominated = nominations.rank > 0
     candidate_values = [
         values.candidates,
         age_days[:, :, None],
         videos.continuous[video_row],
+        *of_titles,
         nominations.network_score[:, :, None],
         nominated.sum(axis=2, keepdims=True),
         nominated,
+        np.where(nominated, nominations.rank, np.nan),
+        nominations.source_score[:, :, 1:],
     ]
     query_values = np.concatenate([values.query, context.continuous], axis=1, dtype=np.float32)
     return RankingInputs(
@@ -81,6 +93,7 @@ def ranking_inputs(
         video_ids=videos.categorical[video_row].astype(np.int64),
         tag_rows=videos.tag_rows[video_row].astype(np.int64),
         values=np.concatenate(candidate_values, axis=2, dtype=np.float32, casting="same_kind")[:, :, spec.places],
+        duration_seconds=spec.durations[video_row],
     )
 
 

@@ -10,7 +10,8 @@ from watchnext.config import FeaturesConfig
 from watchnext.errors import ConfigurationError
 from watchnext.events.dataset import Dataset
 from watchnext.features.state import FeatureState, Keys
-from watchnext.shapes import Array, Int
+from watchnext.features.titles import TITLE_NAMES, words_of_titles
+from watchnext.shapes import Array, Float, Int
 
 UNBOUNDED = "everything.shown.*"
 """What all other shares are of, and no input itself: it grows with the log, so that tomorrow is never like today."""
@@ -18,13 +19,18 @@ UNBOUNDED = "everything.shown.*"
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """Names of all continuous features, of a request and of its candidates, and the places of those that are used."""
+    """Names of all continuous features, of a request and of its candidates, and the places of those that are used.
+
+    `durations` has the seconds of each video, NaN where unknown; `title_words` what `words_of_titles` gives.
+    """
 
     config: FeaturesConfig
     query_names: tuple[str, ...]
     names: tuple[str, ...]
     query_places: Int[Array, "query_values"]
     places: Int[Array, "values"]
+    durations: Float[Array, "videos"]
+    title_words: Int[Array, "rows"]
 
     @classmethod
     def of(
@@ -37,8 +43,16 @@ class FeatureSpec:
         """
         query = [*state.query_names, *(f"user.{name}" for name in dataset.facts["user_numbers"])]
         of_video = ["age_days", *dataset.facts["video_numbers"]]
-        nominated = ["network_score", "num_sources", *(f"nominated_by.{source}" for source in sources)]
-        names = [*state.names, *(f"video.{name}" for name in of_video), *nominated]
+        of_retrieval = [
+            "network_score",
+            "num_sources",
+            *(f"nominated_by.{source}" for source in sources),
+            *(f"rank_by.{source}" for source in sources),
+            *(f"score_by.{source}" for source in sources[1:]),  # the first is the network
+        ]
+        title_words = words_of_titles(dataset.vocabularies)
+        of_title = TITLE_NAMES if len(title_words) else ()
+        names = [*state.names, *(f"video.{name}" for name in of_video), *of_title, *of_retrieval]
         for pattern in config.exclude:
             if not any(fnmatchcase(name, pattern) for name in (*query, *names)):
                 near = difflib.get_close_matches(pattern, [*query, *names], 1, 0.0)[0]
@@ -51,7 +65,15 @@ class FeatureSpec:
             left_out = (*config.exclude, UNBOUNDED)
             return np.flatnonzero([not any(fnmatchcase(name, pattern) for pattern in left_out) for name in every])
 
-        return cls(config, tuple(query), tuple(names), used(query), used(names))
+        return cls(config, tuple(query), tuple(names), used(query), used(names), _durations(dataset), title_words)
+
+
+def _durations(dataset: Dataset) -> Float[Array, "videos"]:
+    """The length of each video in seconds, NaN where the log does not say."""
+    numbers = dataset.facts["video_numbers"]
+    if "duration_seconds" not in numbers:
+        return np.full(dataset.num_videos, np.nan, dtype=np.float32)
+    return np.asarray(dataset.videos.continuous[:, numbers.index("duration_seconds")])
 
 
 def empty_state(dataset: Dataset, config: FeaturesConfig) -> FeatureState:

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from watchnext.shapes import Array, Bool, Tensor
+from watchnext.shapes import Array, Bool, Float, Tensor
 
 
 def tensor_on(device: torch.device, array: Array) -> Tensor:
@@ -25,3 +25,17 @@ def device_of(module: nn.Module) -> torch.device:
 def kept_at_random(shape: torch.Size, dropout: float, generator: torch.Generator) -> Bool[Tensor, "..."]:
     """Says of each whether it is kept, drawn on the CPU: the same on every device."""
     return torch.rand(shape, generator=generator) >= dropout
+
+
+def interpolated(
+    values: Float[Tensor, "rows"], knots: Float[Tensor, "quantiles"], levels: Float[Tensor, "quantiles"]
+) -> Float[Tensor, "rows"]:
+    """Gives the level at each value, linear between rising knots and flat outside; the `numpy.interp` of tensors.
+
+    >>> interpolated(torch.tensor([0.0, 1.5, 9.0]), torch.tensor([1.0, 2.0]), torch.tensor([10.0, 20.0])).tolist()
+    [10.0, 15.0, 20.0]
+    """
+    above = torch.searchsorted(knots, values.contiguous(), right=True).clamp(1, len(knots) - 1)
+    low, high = knots[above - 1], knots[above]
+    share = ((values - low) / (high - low).clamp(min=torch.finfo(knots.dtype).tiny)).clamp(0.0, 1.0)
+    return torch.lerp(levels[above - 1], levels[above], share)

@@ -19,11 +19,13 @@ from watchnext.bundle.bundle import Bundle, write_bundle
 from watchnext.config import Config
 from watchnext.errors import ConfigurationError
 from watchnext.evaluation.report import Report, write_report
+from watchnext.evaluation.towers import TowerScore, towers_as_json, towers_from_json
 from watchnext.events.compiling import compile_dataset
 from watchnext.events.dataset import Dataset
 from watchnext.events.log import read_log
 from watchnext.events.mapping import read_log_file
 from watchnext.events.summary import LogSummary, summarise
+from watchnext.pipeline import towers
 from watchnext.pipeline.feature_table import FeatureRow, feature_table
 from watchnext.pipeline.fit_ranking import fit_ranking
 from watchnext.pipeline.fit_retrieval import WarmStart, fit_retrieval
@@ -145,9 +147,22 @@ def train_ranking(run: Run) -> None:
         "serving": asdict(config.serving),
     }
     with writing(run.part("ranking"), "ranking", (dataset.artifact, retrieval), config.ranking, facts) as folder:
-        facts |= save_ranking_network(fitted.network, folder)
+        facts |= save_ranking_network(fitted.network, folder, fitted.probe)
         fitted.state.save(folder / "state")
     run.forget_checkpoints("ranking")
+
+
+def compare_towers(run: Run, seeds: int = 1) -> list[TowerScore]:
+    """Makes run/towers: the paper's table 1 on this log, which the report of `evaluate` then shows too (§4.3)."""
+    dataset, config = Dataset.open(run.part("dataset")), run.config
+    retrieval = open_artifact(run.part("retrieval"), "retrieval")
+    retrieval.require_parent(dataset.artifact)
+    early = build_sources(open_model(retrieval, dataset.videos, "early"), dataset, dataset.ranking_start, config.index)
+    found = towers.compare_towers(dataset, early, config, seeds, run.checkpoints("towers"))
+    with writing(run.part("towers"), "towers", (dataset.artifact, retrieval), config.ranking) as folder:
+        (folder / "towers.json").write_text(towers_as_json(found), encoding="utf-8")
+    run.forget_checkpoints("towers")
+    return found
 
 
 def make_bundle(run: Run) -> None:
@@ -171,10 +186,20 @@ def evaluate(run: Run) -> Report:
     """Judges run/bundle on the test period; writes run/evaluation with report.json and report.html."""
     opened, config = Bundle.open(run.part("bundle")), run.config
     curves = training_curves({kind: opened.facts(kind) for kind in ("retrieval", "ranking")})
-    report = judge(opened, config.evaluation, asdict(config), curves)
+    report = replace(judge(opened, config.evaluation, asdict(config), curves), towers=_towers_of(run, opened))
     with writing(run.part("evaluation"), "evaluation", (opened.artifact,), config.evaluation) as folder:
         write_report(report, folder)
     return report
+
+
+def _towers_of(run: Run, bundle: Bundle) -> list[TowerScore]:
+    """What `compare_towers` found on the same dataset, if it was asked."""
+    if not run.part("towers").exists():
+        return []
+    made = open_artifact(run.part("towers"), "towers")
+    if made.parents["dataset"] != bundle.dataset.artifact.fingerprint:
+        return []
+    return towers_from_json((made.path / "towers.json").read_text(encoding="utf-8"))
 
 
 STEPS: dict[str, Callable[[Run], object]] = {

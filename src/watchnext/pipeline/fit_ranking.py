@@ -17,22 +17,28 @@ from watchnext.features.spec import FeatureSpec, empty_state
 from watchnext.features.state import FeatureState
 from watchnext.progress import bar, say
 from watchnext.ranking.network import RankingBatch, RankingNetwork, RankingSizes
+from watchnext.ranking.objectives import Outcomes
 from watchnext.retrieval.candidates import CandidateGenerator
 from watchnext.serving.stages import excluded_videos, inputs_of, request_context
-from watchnext.shapes import Array, Int
+from watchnext.shapes import Array, Float, Int
 from watchnext.training.checkpoint import Checkpoint
 from watchnext.training.learner import Schedule
 from watchnext.training.loop import Outcome, Task, fit
 
 _CHUNK = 2048
 _QUANTILE_ROWS = 200_000
+_PROBE_ROWS = 64
 
 
 @dataclass(frozen=True)
 class FittedRanking:
-    """The trained network, what its features remember at the end of the log, and how training went."""
+    """The trained network, what its features remember at the end of the log, and how training went.
+
+    `probe` are inputs of some impressions, for whoever opens the network to try it on.
+    """
 
     network: RankingNetwork
+    probe: RankingInputs
     state: FeatureState
     features: FeatureSpec
     outcomes: dict[str, Outcome]
@@ -66,19 +72,29 @@ def fit_ranking(
     if not has_impressions:
         examples = _with_unwatched_candidates(dataset, generator, examples, config, spec, serving)
     inputs = compute_inputs(dataset, generator, examples, serving, state, spec)
+    probe = inputs.part(np.random.default_rng(config.seed).permutation(len(inputs))[:_PROBE_ROWS])
     learning = np.flatnonzero(examples.timestamp < dataset.validation_start)
     held_out = np.flatnonzero(examples.timestamp >= dataset.validation_start)
-    network, search = _fit_once(
+    network, search = fit_once(
         dataset, config, examples, inputs, learning, held_out, checkpoints / "search", None, made_from
     )
     if not len(held_out):
-        return FittedRanking(network, state, spec, {"search": search})
+        _calibrate(network, inputs, examples, np.random.default_rng(config.seed).permutation(learning)[:_QUANTILE_ROWS])
+        return FittedRanking(network, probe, state, spec, {"search": search})
+    _calibrate(network, inputs, examples, held_out)
     say(f"ranking: best after pass {search.epochs}; now learning from everything before the test period")
     everything = np.arange(len(examples))
-    network, final = _fit_once(
+    final_network, final = fit_once(
         dataset, config, examples, inputs, everything, held_out[:0], checkpoints / "final", search.epochs, made_from
     )
-    return FittedRanking(network, state, spec, {"search": search, "final": final})
+    final_network.calibration.load_state_dict(network.calibration.state_dict())
+    return FittedRanking(final_network, probe, state, spec, {"search": search, "final": final})
+
+
+def _calibrate(
+    network: RankingNetwork, inputs: RankingInputs, examples: Impressions, places: Int[Array, "rows"]
+) -> None:
+    network.calibrate(inputs.part(places), examples.watch_seconds[places])
 
 
 def refuse_without_watch_time(examples: Impressions) -> None:
@@ -143,7 +159,16 @@ def _with_unwatched_candidates(
     return with_unwatched(shown, np.concatenate(drawn))
 
 
-def _fit_once(
+def outcomes_of(examples: Impressions, duration_seconds: Float[Array, "rows"]) -> Outcomes:
+    """Gives what came of impressions as the network takes it."""
+    return Outcomes(
+        torch.from_numpy(examples.watch_seconds.astype(np.float32)),
+        torch.from_numpy(duration_seconds.astype(np.float32)),
+        *(torch.from_numpy(column) for column in (examples.clicked, examples.completed, examples.liked)),
+    )
+
+
+def fit_once(
     dataset: Dataset,
     config: RankingConfig,
     examples: Impressions,
@@ -154,6 +179,7 @@ def _fit_once(
     passes: int | None,
     made_from: str,
 ) -> tuple[RankingNetwork, Outcome]:
+    """Trains on the examples at the places `learning`, until the loss on `held_out` stops falling or for `passes`."""
     random = torch.Generator().manual_seed(config.seed)
     sample = np.random.default_rng(config.seed).permutation(learning)[:_QUANTILE_ROWS]
     network = RankingNetwork(
@@ -163,14 +189,12 @@ def _fit_once(
         Quantiles.fit(inputs.values[sample, 0]),
         random,
     )
-    network.start_from_mean(examples.watch_seconds[learning])
+    durations = inputs.duration_seconds[:, 0]
+    network.start_from(outcomes_of(examples.part(learning), durations[learning]))
 
     def batch_of(places: Int[Array, "rows"]) -> RankingBatch:
-        return RankingBatch(
-            inputs.part(places),
-            torch.from_numpy(examples.watch_seconds[places].astype(np.float32)),
-            torch.from_numpy(examples.clicked[places]),
-        )
+        part = examples.part(places)
+        return RankingBatch(inputs.part(places), part.position, outcomes_of(part, durations[places]))
 
     def batches(epoch: int, first_step: int) -> Iterator[RankingBatch]:
         order = learning[np.random.default_rng([config.seed, epoch]).permutation(len(learning))]

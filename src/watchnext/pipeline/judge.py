@@ -10,19 +10,20 @@ from watchnext.config import EvaluationConfig
 from watchnext.errors import DataError
 from watchnext.evaluation.lists import System, score_lists
 from watchnext.evaluation.predictions import baseline_predictions, score_predictions
+from watchnext.evaluation.reliability import GroupReliability, reliability, reliability_by_group
 from watchnext.evaluation.report import Report
-from watchnext.evaluation.watch_time import reliability
 from watchnext.events.dataset import Dataset
 from watchnext.examples.contexts import UserContext, seen_before
-from watchnext.examples.impressions import impressions_between
+from watchnext.examples.impressions import Impressions, impressions_between
 from watchnext.examples.next_watch import targets_between
 from watchnext.features.spec import empty_state
 from watchnext.pipeline.fit_ranking import compute_inputs
+from watchnext.pipeline.groups import impression_groups
 from watchnext.progress import bar
 from watchnext.retrieval.candidates import CandidateSource, without
 from watchnext.retrieval.index.protocol import TunableIndex
 from watchnext.serving.stages import request_context
-from watchnext.shapes import Array, Int, RowLists
+from watchnext.shapes import Array, Float, Int, RowLists
 
 
 def judge(bundle: Bundle, config: EvaluationConfig, settings: dict[str, Any], training: dict[str, Any]) -> Report:
@@ -35,10 +36,11 @@ def judge(bundle: Bundle, config: EvaluationConfig, settings: dict[str, Any], tr
     if dataset.test_start >= dataset.log_end:
         raise DataError("this dataset keeps no test period ([split] test_share = 0): there is nothing to judge by.")
     retrieval = _judge_retrieval(bundle, config)
-    ranking, deciles = _judge_ranking(bundle, config)
+    ranking, deciles, by_group = _judge_ranking(bundle, config)
     index = bundle.generator.index
     curve = [asdict(point) for point in index.curve] if isinstance(index, TunableIndex) else []
-    return Report(_log_facts(dataset), retrieval, ranking, deciles, training, settings, _notes(dataset), curve)
+    log, notes = _log_facts(dataset), _notes(dataset)
+    return Report(log, retrieval, ranking, deciles, by_group, training, settings, notes, curve)
 
 
 def _log_facts(dataset: Dataset) -> dict[str, Any]:
@@ -89,22 +91,37 @@ def _judge_retrieval(bundle: Bundle, config: EvaluationConfig) -> dict[str, Any]
     return score_lists(systems, context, targets, excluded, replace(config, cutoffs=shorter))
 
 
-def _judge_ranking(bundle: Bundle, config: EvaluationConfig) -> tuple[dict[str, Any], list[tuple[float, float, int]]]:
+def _judge_ranking(
+    bundle: Bundle, config: EvaluationConfig
+) -> tuple[dict[str, Any], list[tuple[float, float, int]], dict[str, list[GroupReliability]]]:
     dataset = bundle.dataset
     truth = impressions_between(dataset.events, dataset.test_start, dataset.log_end)
     past = impressions_between(dataset.events, dataset.ranking_start, dataset.test_start)
     if not len(truth) or not len(past):
-        return {}, []
+        return {}, [], {}
     state = empty_state(dataset, bundle.features.config)
     inputs = compute_inputs(dataset, bundle.generator, truth, bundle.serving, state, bundle.features)
     parts = []
     with bar("scoring impressions", len(truth)) as progress:
         for start in range(0, len(truth), 4096):
-            parts.append(bundle.ranker.expected_watch_seconds(inputs.part(slice(start, start + 4096)))[:, 0])
+            parts.append(
+                bundle.ranker.predictions(inputs.part(slice(start, start + 4096))).expected_watch_seconds[:, 0]
+            )
             progress.advance(len(parts[-1]))
     expected = np.concatenate(parts).astype(np.float64)
     predictions = baseline_predictions(past, truth) | {"watchnext": expected}
-    return score_predictions(predictions, truth, config), reliability(truth.watch_seconds, expected)
+    by_group = _by_group(dataset, truth, expected, config)
+    return score_predictions(predictions, truth, config), reliability(truth.watch_seconds, expected), by_group
+
+
+def _by_group(
+    dataset: Dataset, truth: Impressions, expected: Float[Array, "rows"], config: EvaluationConfig
+) -> dict[str, list[GroupReliability]]:
+    watched, draws, seed = truth.watch_seconds, config.bootstrap_draws, config.seed
+    return {
+        name: reliability_by_group(groups, truth.user_row, watched, expected, draws, seed)
+        for name, groups in impression_groups(dataset, truth).items()
+    }
 
 
 def _source(source: CandidateSource) -> System:

@@ -7,10 +7,10 @@ import numpy as np
 
 from watchnext.examples.contexts import UserContext
 from watchnext.retrieval.co_watch import CoWatch
-from watchnext.retrieval.index.protocol import VideoIndex
+from watchnext.retrieval.index.protocol import Lists, VideoIndex
 from watchnext.retrieval.network import RetrievalModel
 from watchnext.retrieval.popularity import RecentPopularity
-from watchnext.shapes import Array, Bool, Float, Int, RowLists
+from watchnext.shapes import Array, Bool, Float, Int, Num, RowLists
 
 
 @runtime_checkable
@@ -31,14 +31,21 @@ class CandidateSource(Protocol):
 class Candidates:
     """Videos considered for each user: the border type between retrieval and ranking.
 
-    `network_score` is the dot product of user and video vector, for every candidate whoever nominated it.
-    `nominated` says which of `sources` did. Padding has row 0.
+    `network_score` is the dot product of user and video vector, for every candidate whoever nominated it. `rank` is
+    the place in the list of each of `sources`, counted from 1, and 0 where that did not nominate it; `source_score` is
+    that source's own score, NaN where it did not. Padding has row 0.
     """
 
     sources: tuple[str, ...]
     video_row: Int[Array, "batch candidates"]
     network_score: Float[Array, "batch candidates"]
-    nominated: Bool[Array, "batch candidates sources"]
+    rank: Int[Array, "batch candidates sources"]
+    source_score: Float[Array, "batch candidates sources"]
+
+    @property
+    def nominated(self) -> Bool[Array, "batch candidates sources"]:
+        """Which sources nominated each candidate."""
+        return self.rank > 0
 
 
 class CandidateGenerator:
@@ -65,7 +72,7 @@ class CandidateGenerator:
         Every source is asked for enough to have k left after its excluded videos are struck.
         """
         nominations = self._nominations(context, k, excluded)
-        merged = [_distinct(np.concatenate([rows[user] for rows in nominations])) for user in range(len(context))]
+        merged = [_distinct(np.concatenate([rows[user] for rows, _ in nominations])) for user in range(len(context))]
         width = max((len(rows) for rows in merged), default=0)
         wide = [np.pad(rows, (0, width - len(rows))) for rows in merged]
         video_row = np.array(wide, dtype=np.int64).reshape(len(merged), width)
@@ -88,28 +95,35 @@ class CandidateGenerator:
 
         A video that several sources nominate is drawn as many times as often, and may be drawn twice.
         """
-        listed = np.concatenate(self._nominations(context, k, excluded), axis=1)
+        listed = np.concatenate([rows for rows, _ in self._nominations(context, k, excluded)], axis=1)
         places = random.integers(0, listed.shape[1], (len(context), count))
         return np.take_along_axis(listed, places, axis=1)
 
-    def _nominations(self, context: UserContext, k: int, excluded: RowLists | None) -> list[Int[Array, "batch k"]]:
+    def _nominations(self, context: UserContext, k: int, excluded: RowLists | None) -> list[Lists]:
         longest = max((len(rows) for rows in excluded), default=0) if excluded else 0
-        found = [self.nearest(context, k, excluded)]
+        found = [self.index.search(self.network.vectors_of(context), k, excluded)]
         for source in self.others:
-            rows, _ = source.nominate(context, k + longest)
-            found.append(without(rows, excluded, k) if excluded else rows)
+            rows, scores = source.nominate(context, k + longest)
+            if excluded:
+                places = _allowed_places(rows, excluded, k)
+                rows, scores = _moved_up(rows, places), _moved_up(scores, places)
+            found.append((rows, scores))
         return found
 
     def _described(
         self,
         context: UserContext,
         video_row: Int[Array, "batch candidates"],
-        nominations: list[Int[Array, "batch k"]],
+        nominations: list[Lists],
     ) -> Candidates:
         vectors = self.network.video_vectors[video_row]
         scores = np.einsum("bd,bcd->bc", self.network.vectors_of(context), vectors)
-        nominated = np.stack([_contains(rows, video_row) for rows in nominations], axis=2)
-        return Candidates(self.sources, video_row, scores, nominated)
+        rank = np.stack([_ranks(rows, video_row) for rows, _ in nominations], axis=2)
+        own = [
+            np.take_along_axis(listed, np.maximum(rank[:, :, place] - 1, 0), axis=1)
+            for place, (_, listed) in enumerate(nominations)
+        ]
+        return Candidates(self.sources, video_row, scores, rank, np.where(rank > 0, np.stack(own, axis=2), np.nan))
 
 
 def _distinct(rows: Int[Array, "rows"]) -> Int[Array, "_"]:
@@ -121,24 +135,37 @@ def _distinct(rows: Int[Array, "rows"]) -> Int[Array, "_"]:
 
 def without(rows: Int[Array, "batch width"], excluded: RowLists, k: int) -> Int[Array, "batch k"]:
     """Strikes each user's excluded rows, moves the rest up, and cuts or pads to k places."""
-    kept = np.zeros((len(rows), k), dtype=np.int64)
+    return _moved_up(rows, _allowed_places(rows, excluded, k))
+
+
+def _allowed_places(rows: Int[Array, "batch width"], excluded: RowLists, k: int) -> Int[Array, "batch k"]:
+    """The first k places of each user's list that hold no excluded row, padded with -1."""
+    places = np.full((len(rows), k), -1)
     for user, left_out in enumerate(excluded):
-        allowed = rows[user][~np.isin(rows[user], left_out)][:k]
-        kept[user, : len(allowed)] = allowed
-    return kept
+        allowed = np.flatnonzero(~np.isin(rows[user], left_out))[:k]
+        places[user, : len(allowed)] = allowed
+    return places
 
 
-def _contains(lists: Int[Array, "batch k"], rows: Int[Array, "batch candidates"]) -> Bool[Array, "batch candidates"]:
-    """Whether each row is in the list of its user; row 0 never is.
+def _moved_up(column: Num[Array, "batch width"], places: Int[Array, "batch k"]) -> Num[Array, "batch k"]:
+    moved: Array = np.where(places >= 0, np.take_along_axis(column, places, axis=1), 0)
+    return moved
 
-    A binary search in all lists at once: each user's rows are shifted into a range of their own.
+
+def _ranks(lists: Int[Array, "batch k"], rows: Int[Array, "batch candidates"]) -> Int[Array, "batch candidates"]:
+    """The place of each row in the list of its user, counted from 1; 0 where it is not in it, and for row 0.
+
+    A binary search in all lists at once: each user's rows are shifted into a range of their own, and a row and its place
+    are one number, which sorts faster than the places alone.
+
+    >>> _ranks(np.array([[7, 3, 0], [3, 9, 7]]), np.array([[3, 9, 0], [7, 3, 5]])).tolist()
+    [[2, 0, 0], [3, 1, 0]]
     """
     span = int(max(lists.max(initial=0), rows.max(initial=0))) + 1
     shift = np.arange(len(lists), dtype=np.int64)[:, None] * span
-    known = np.sort(lists + shift, axis=1).ravel()
-    if not len(known):
-        return np.zeros(rows.shape, dtype=bool)
-    wanted = rows + shift
-    found = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
-    listed: Array = (known[found] == wanted) & (rows > 0)
-    return listed
+    width = lists.shape[1]
+    known = np.sort((lists + shift) * width + np.arange(width), axis=1).ravel()
+    found = known[np.minimum(np.searchsorted(known, (rows + shift) * width), len(known) - 1)]
+    listed = (found // width == rows + shift) & (rows > 0)
+    ranks: Array = np.where(listed, found % width + 1, 0)
+    return ranks

@@ -84,8 +84,10 @@ class VisitorRecords:
             watch_seconds=np.array(seconds, dtype=np.float32),
             clicked=completed | (np.nan_to_num(np.array(seconds)) > 0),
             completed=completed,
+            liked=np.zeros(len(history), dtype=bool),
             shown=np.ones(len(history), dtype=bool),
             surface_row=np.zeros(len(history), dtype=np.int32),
+            position=np.zeros(len(history), dtype=np.int16),
             watches=_one_user(times[watched]),
             watch_places=watched,
         )

@@ -12,6 +12,7 @@ from watchnext.errors import RequestError, UnknownUserError
 from watchnext.examples.contexts import UserContext, UserRecords
 from watchnext.features.spec import empty_state
 from watchnext.features.state import FeatureState, FeatureValues
+from watchnext.ranking.network import Predictions
 from watchnext.retrieval.candidates import Candidates
 from watchnext.serving.recommendation import (
     Recommendation,
@@ -29,10 +30,11 @@ _ROWS_AT_ONCE = 2048
 
 @dataclass(frozen=True)
 class Ranked:
-    """Lists of several users, best first, padded with row 0."""
+    """Lists of several users, best first, padded with row 0; in retrieval's order no watch time is expected (NaN)."""
 
     video_row: Int[Array, "batch k"]
     score: Float[Array, "batch k"]
+    expected_watch_seconds: Float[Array, "batch k"]
     sources: list[list[tuple[str, ...]]]
 
 
@@ -164,7 +166,8 @@ class Recommender:
             context = self._context(dataset, user_rows[part], timestamps[part])
             excluded = excluded_videos(dataset, context, serving.exclude_seen)
             candidates = generator.describe(context, video_rows[part, None], serving.num_candidates, excluded)
-            yield self._expected_watch_seconds(context, candidates, surface_rows[part], values.part(part))[:, 0]
+            said = self._predictions(context, candidates, surface_rows[part], values.part(part))
+            yield said.expected_watch_seconds[:, 0]
 
     def user_vectors(self, user_rows: Int[Array, "batch"], *, as_of: int | None = None) -> Float[Array, "batch dim"]:
         """Gives the vectors of users of the log, by row."""
@@ -199,7 +202,7 @@ class Recommender:
             Recommendation(
                 ids[place],
                 float(ranked.score[0, place]),
-                float(ranked.score[0, place]) if stage == "ranking" else None,
+                float(ranked.expected_watch_seconds[0, place]) if stage == "ranking" else None,
                 ranked.sources[0][place],
                 dataset.titles[int(rows[place]) - 1].as_py(),
                 channels[place],
@@ -226,13 +229,14 @@ class Recommender:
         num_candidates = max(k, serving.num_candidates)
         candidates = self.bundle.generator.candidates(context, num_candidates, excluded)
         if stage == "retrieval":
-            score = candidates.network_score
+            scores = candidates.network_score
+            said = Predictions(scores, np.full(scores.shape, np.nan, dtype=np.float32))
         else:
             state = self._state_before(int(moments[0]))
             values = state.read(records.events, user_rows, moments, candidates.video_row)
             surfaces = self._surface_rows(surface, len(user_rows))
-            score = self._expected_watch_seconds(context, candidates, surfaces, values)
-        return _best(candidates, score, k, only_nominated_by=0 if stage == "retrieval" else None)
+            said = self._predictions(context, candidates, surfaces, values)
+        return _best(candidates, said, k, only_nominated_by=0 if stage == "retrieval" else None)
 
     def _moment(self, as_of: int | None, latest_event: int = 0) -> int:
         if as_of is None:
@@ -257,12 +261,12 @@ class Recommender:
     def _context(self, records: UserRecords, user_rows: Array, moments: Array) -> UserContext:
         return request_context(records, user_rows, moments, self.bundle.generator, self.bundle.features)
 
-    def _expected_watch_seconds(
+    def _predictions(
         self, context: UserContext, candidates: Candidates, surface_rows: Int[Array, "batch"], values: FeatureValues
-    ) -> Float[Array, "batch candidates"]:
+    ) -> Predictions:
         bundle = self.bundle
         inputs = inputs_of(bundle.dataset.videos, context, surface_rows, candidates, values, bundle.features)
-        return self.bundle.ranker.expected_watch_seconds(inputs)
+        return bundle.ranker.predictions(inputs)
 
     def _surface_rows(self, surface: str | None, count: int) -> Int[Array, "batch"]:
         surfaces = self.bundle.dataset.vocabularies["surfaces"]
@@ -279,18 +283,17 @@ class Recommender:
             raise RequestError(f"stage = {stage!r}: one of {', '.join(STAGES)} was expected.")
 
 
-def _best(
-    candidates: Candidates, score: Float[Array, "batch candidates"], k: int, only_nominated_by: int | None
-) -> Ranked:
+def _best(candidates: Candidates, said: Predictions, k: int, only_nominated_by: int | None) -> Ranked:
     """Sorts each user's candidates by score, ties by row, and keeps k."""
     allowed = candidates.video_row > 0
     if only_nominated_by is not None:
         allowed &= candidates.nominated[:, :, only_nominated_by]
-    ranked = np.where(allowed, score, -np.inf)
+    ranked = np.where(allowed, said.score, -np.inf)
     order = np.lexsort((candidates.video_row, -ranked), axis=1)[:, :k]
     best = np.take_along_axis(ranked, order, axis=1)
     rows = np.where(np.isneginf(best), 0, np.take_along_axis(candidates.video_row, order, axis=1))
     nominated = np.take_along_axis(candidates.nominated, order[:, :, None], axis=1)
     names = np.array(candidates.sources)
     sources = [[tuple(names[flags].tolist()) for flags in user] for user in nominated]
-    return Ranked(rows, best, sources)
+    seconds = np.take_along_axis(said.expected_watch_seconds, order, axis=1)
+    return Ranked(rows, best, seconds, sources)

@@ -39,5 +39,5 @@ def inputs_of(
     spec: FeatureSpec,
 ) -> RankingInputs:
     """Gives the ranker's inputs for the candidates of each user."""
-    nominations = Nominations(candidates.network_score, candidates.nominated)
+    nominations = Nominations(candidates.network_score, candidates.rank, candidates.source_score)
     return ranking_inputs(videos, context, surface_row, candidates.video_row, nominations, values, spec)

@@ -165,7 +165,7 @@ def _impressions(
         seconds,
         seconds > 0,
         world.completed(videos.ravel(), seconds),
-        position,
+        position + 1,
         pa.DictionaryArray.from_arrays(surface, ["home", "search"]),
         np.repeat(first_page + np.arange(num_pages), size),
     ]

@@ -1,0 +1,181 @@
+"""The ranker that serves, held to the network's own predictions."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+
+from watchnext.config import RankingConfig
+from watchnext.examples.quantiles import Quantiles
+from watchnext.features.inputs import RankingInputs
+from watchnext.ranking.network import Predictions, RankingNetwork, RankingSizes
+from watchnext.ranking.runtime import Ranker, has_bfloat16
+
+FLOAT32, BFLOAT16 = 1e-5, 0.05
+"""The largest relative differences of one prediction; those of bfloat16 are of a network as wide as the default."""
+
+needs_bfloat16 = pytest.mark.skipif(not has_bfloat16(), reason="this processor does not multiply bfloat16")
+OF_CANDIDATES = ("video_row", "channel_row", "video_ids", "tag_rows", "values", "duration_seconds")
+
+
+def of_candidates(inputs: RankingInputs, places) -> RankingInputs:
+    return dataclasses.replace(inputs, **{name: getattr(inputs, name)[:, places] for name in OF_CANDIDATES})
+
+
+def changed(inputs: RankingInputs, **fields) -> RankingInputs:
+    """The inputs with fields filled with one value each."""
+    return dataclasses.replace(
+        inputs, **{name: np.full_like(getattr(inputs, name), value) for name, value in fields.items()}
+    )
+
+
+def assert_close(found: Predictions, expected: Predictions, difference: float) -> None:
+    for name, values in vars(expected).items():
+        assert_allclose(vars(found)[name], values, rtol=difference, err_msg=name)
+
+
+UNKNOWN_IDS = dict(video_row=0, channel_row=0, video_ids=0, tag_rows=0, query_ids=0, last_watched=0)
+STRANGE = {
+    "unknown values": dict(values=np.nan, query_values=np.nan, duration_seconds=np.nan),
+    "huge values": dict(values=3e38, query_values=3e38),
+    "hugely negative values": dict(values=-3e38, query_values=-3e38),
+    "infinite values": dict(values=np.inf, query_values=-np.inf),
+    "unknown ids": UNKNOWN_IDS,
+    "nothing known": UNKNOWN_IDS | dict(values=np.nan, query_values=np.nan, duration_seconds=np.nan),
+}
+
+
+@pytest.fixture(scope="module")
+def network(make_network) -> RankingNetwork:
+    return make_network(click_power=0.5, like_power=1.0)
+
+
+@pytest.fixture(scope="module")
+def wide_network() -> RankingNetwork:
+    """The default tower over forty values, its outputs as far from each other as a trained one's."""
+    sizes = RankingSizes(
+        num_videos=40, num_channels=10, num_tags=7, num_surfaces=3, user_categories=(4,), video_categories=(5, 6)
+    )
+    values = np.random.default_rng(1).lognormal(size=(500, 43)).astype(np.float32)
+    quantiles = Quantiles.fit(values[:, :3]), Quantiles.fit(values[:, 3:])
+    made = RankingNetwork(sizes, RankingConfig(click_power=0.5), *quantiles, torch.Generator().manual_seed(1))
+    return made.eval()
+
+
+@pytest.fixture(scope="module")
+def wide_inputs(make_inputs):
+    def make(batch: int, candidates: int) -> RankingInputs:
+        random = np.random.default_rng(2)
+        values = random.lognormal(size=(batch, candidates, 40)).astype(np.float32)
+        values[random.random(values.shape) < 0.2] = np.nan
+        query_values = random.lognormal(size=(batch, 3)).astype(np.float32)
+        return dataclasses.replace(make_inputs(batch, candidates), values=values, query_values=query_values)
+
+    return make
+
+
+@pytest.mark.parametrize("batch, candidates", [(1, 1), (1, 2000), (3, 700), (1100, 1), (5, 4)])
+def test_it_predicts_what_the_network_does(network, make_inputs, batch, candidates):
+    inputs = make_inputs(batch, candidates)
+    expected = network.predictions(inputs)
+    assert_close(Ranker(network, "float32").predictions(inputs), expected, FLOAT32)
+    assert len(np.unique(expected.score)) > 0.5 * min(batch * candidates, 300)
+
+
+@pytest.mark.parametrize("kind", STRANGE)
+def test_strange_inputs_give_what_the_network_gives(network, make_inputs, kind):
+    inputs = changed(make_inputs(4, 6), **STRANGE[kind])
+    assert_close(Ranker(network, "float32").predictions(inputs), network.predictions(inputs), FLOAT32)
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("batch, candidates", [(1, 1), (1, 2000), (3, 400), (1100, 1)])
+def test_bfloat16_predicts_nearly_what_the_network_does(wide_network, wide_inputs, batch, candidates):
+    inputs = wide_inputs(batch, candidates)
+    found, expected = Ranker(wide_network, "bfloat16").predictions(inputs), wide_network.predictions(inputs)
+    assert_close(found, expected, BFLOAT16)
+    difference = np.abs(found.expected_watch_seconds / expected.expected_watch_seconds - 1.0)
+    assert difference.mean() < 0.005
+    assert difference.max() > 1e-5  # else it was not bfloat16
+    if batch * candidates > 1:
+        assert np.log(expected.expected_watch_seconds).std() > 0.2
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("kind", STRANGE)
+def test_strange_inputs_give_nearly_the_same_in_bfloat16(wide_network, wide_inputs, kind):
+    inputs = changed(wide_inputs(3, 5), **STRANGE[kind])
+    assert_close(Ranker(wide_network, "bfloat16").predictions(inputs), wide_network.predictions(inputs), BFLOAT16)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_no_candidates_and_no_users_have_no_predictions(network, make_inputs, precision):
+    ranker, inputs = Ranker(network, precision), make_inputs(4, 6)
+    assert ranker.predictions(of_candidates(inputs, [])).score.shape == (4, 0)
+    assert ranker.predictions(inputs.part(slice(0, 0))).expected_watch_seconds.shape == (0, 6)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_who_else_is_asked_for_changes_nothing(wide_network, wide_inputs, precision):
+    """Bit for bit: a list in a batch is the list alone, and a candidate scores alone as in a list."""
+    ranker, inputs = Ranker(wide_network, precision), wide_inputs(5, 300)
+    together = ranker.predictions(inputs).score
+    assert_array_equal(ranker.predictions(inputs.part(slice(3, 4))).score, together[3:4])
+    assert_array_equal(ranker.predictions(of_candidates(inputs, [17])).score, together[:, [17]])
+
+
+@pytest.mark.parametrize("changes", [dict(powers=False), dict(tower=()), dict(tower=(8,)), dict(head_weight=0.0)])
+def test_every_shape_of_a_network_is_served(make_network, make_inputs, changes):
+    network, inputs = make_network(**changes), make_inputs(3, 4)
+    assert_close(Ranker(network, "float32").predictions(inputs), network.predictions(inputs), FLOAT32)
+
+
+def test_a_log_without_categories_and_values_of_the_query_is_served(make_inputs):
+    sizes = RankingSizes(40, 10, 7, 3, (), ())
+    values = Quantiles.fit(np.ones((3, 0))), Quantiles.fit(np.arange(9.0).reshape(3, 3))
+    network = RankingNetwork(sizes, RankingConfig(tower=(4,)), *values, torch.Generator().manual_seed(0))
+    inputs = make_inputs(4, 6)
+    bare = dataclasses.replace(
+        inputs,
+        query_ids=inputs.query_ids[:, :3],
+        query_values=inputs.query_values[:, :0],
+        video_ids=inputs.video_ids[:, :, :0],
+    )
+    assert_close(Ranker(network, "float32").predictions(bare), network.predictions(bare), FLOAT32)
+
+
+def test_features_that_lie_column_by_column_and_small_ids_are_read_the_same(network, make_inputs):
+    """As `values[:, :, places]` and the dataset's tables have them."""
+    inputs = make_inputs(1, 50)
+    other = dataclasses.replace(
+        inputs, values=np.asfortranarray(inputs.values), last_watched=inputs.last_watched.astype(np.int32)
+    )
+    ranker = Ranker(network, "float32")
+    assert_array_equal(ranker.predictions(other).score, ranker.predictions(inputs).score)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_without_onednn_it_is_float32_and_predicts_the_same(network, make_inputs, monkeypatch, precision):
+    monkeypatch.setattr("torch.backends.mkldnn.is_available", lambda: False)
+    ranker, inputs = Ranker(network, precision), make_inputs(3, 4)
+    assert ranker.precision == "float32"
+    assert_close(ranker.predictions(inputs), network.predictions(inputs), FLOAT32)
+
+
+def test_a_processor_without_bfloat16_computes_in_float32(network, monkeypatch):
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: False)
+    assert Ranker(network, "bfloat16").precision == "float32"
+
+
+def test_it_keeps_its_network_and_precision(network):
+    ranker = Ranker(network, "float32")
+    assert ranker.network is network and ranker.precision == "float32"
+
+
+def test_a_network_that_was_learning_serves_without_dropout(make_network, make_inputs):
+    network, inputs = make_network(dropout=0.9), make_inputs(3, 4)
+    expected = network.predictions(inputs)
+    network.train()
+    assert_close(Ranker(network, "float32").predictions(inputs), expected, FLOAT32)
