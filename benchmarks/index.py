@@ -4,7 +4,9 @@
 
 Vectors are made up: 2,000 Zipf-popular topics (three tenths of the variance), noise with a power-law spectrum
 (participation ratio 54 at 256 floats), log-normal norms (sigma 0.3). Queries are mixtures of one to five topics. With
-`--run` both come from the retrieval network of a run: its videos, and users as of the beginning of the test period.
+`--run` both come from the retrieval network of a run: its videos, and users as of the beginning of the test period;
+with `--learn LOG.toml` too, that network is trained first, from the run's dataset alone and without being kept: ten
+million videos then need the memory of training only, and little disk.
 
 300 queries are to choose settings with, 300 others to report. Every engine is measured at ever larger settings; what
 counts is the median time at the first one that reaches the target (mean recall, and its 5th percentile over queries) on
@@ -17,6 +19,7 @@ import watchnext  # noqa: F401  # isort: skip  # before PyTorch: watchnext.threa
 
 import argparse
 import json
+import shutil
 import subprocess
 import tempfile
 import time
@@ -29,8 +32,11 @@ import torch
 
 from machine import print_result
 from watchnext.artifacts import open_artifact
+from watchnext.config import RetrievalConfig
 from watchnext.events.dataset import Dataset
-from watchnext.examples.contexts import context_as_of
+from watchnext.events.mapping import read_log_file
+from watchnext.examples.contexts import UserContext, context_as_of
+from watchnext.pipeline.fit_retrieval import fit_once
 from watchnext.retrieval.index.cell_index import CellIndex
 from watchnext.retrieval.index.exact import ExactIndex
 from watchnext.retrieval.index.protocol import CurvePoint
@@ -53,6 +59,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--videos", type=int, default=1_000_000)
     arguments.add_argument("--run", type=Path, help="vectors of this run's network instead")
+    arguments.add_argument("--learn", type=Path, metavar="LOG.toml", help="with --run: train by these settings first")
     arguments.add_argument("--target-recall", type=float, default=0.98)
     arguments.add_argument("--target-recall-p5", type=float, default=0.93)
     arguments.add_argument("--k", type=int, default=500)
@@ -64,7 +71,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if options.run:
-            write_vectors_of(options.run, folder)
+            write_vectors_of(options.run, options.learn, folder)
         else:
             World(np.random.default_rng(7)).write_vectors(folder, options.videos)
         measured = {"watchnext": measured_at_all_sizes(folder, options.k, target)}
@@ -128,18 +135,36 @@ def spectrum(dim: int, participation_ratio: float) -> Array:
     return variances
 
 
-def write_vectors_of(run: Path, folder: Path) -> None:
+def write_vectors_of(run: Path, log_file: Path | None, folder: Path) -> None:
     """Writes the vectors of a run's videos, and of some of its users."""
     dataset = Dataset.open(run / "dataset", verify=False)
-    model = open_model(open_artifact(run / "retrieval", "retrieval", verify=False), dataset.videos)
-    np.save(folder / "vectors.npy", model.video_vectors)
     offsets, moment = dataset.events.segments.offsets, dataset.test_start
     everyone = np.arange(1, len(offsets) - 1)
     known = everyone[dataset.events.segments.ends_before(everyone, np.full(len(everyone), moment)) > offsets[1:-1]]
     users = np.random.default_rng(7).choice(known, 2 * QUERIES, replace=False)
-    lengths = model.config.history_length, model.config.num_search_tokens
-    context = context_as_of(dataset, users, np.full(len(users), moment), *lengths)
-    np.save(folder / "queries.npy", model.vectors_of(context))
+
+    def context(config: RetrievalConfig) -> UserContext:
+        moments = np.full(len(users), moment)
+        return context_as_of(dataset, users, moments, config.history_length, config.num_search_tokens)
+
+    if log_file is None:
+        model = open_model(open_artifact(run / "retrieval", "retrieval", verify=False), dataset.videos)
+        np.save(folder / "vectors.npy", model.video_vectors)
+        np.save(folder / "queries.npy", model.vectors_of(context(model.config)))
+        return
+    config = read_log_file(log_file)[1].retrieval
+    network, _ = fit_once(dataset, config, moment, folder / "checkpoints", config.max_epochs)
+    shutil.rmtree(folder / "checkpoints")
+    network.eval()
+    np.save(folder / "queries.npy", network.users.vectors_of(context(config)))
+    with torch.inference_mode():
+        shape = (dataset.num_videos, config.tower[-1])
+        vectors = np.lib.format.open_memmap(folder / "vectors.npy", "w+", np.float32, shape)
+        for start in range(0, len(vectors), ROWS_AT_ONCE):
+            rows = torch.arange(start, min(start + ROWS_AT_ONCE, len(vectors)))
+            vectors[start : start + len(rows)] = network.videos(rows).float().numpy()
+        vectors[0] = 0.0
+        vectors.flush()
 
 
 def measured_at_all_sizes(folder: Path, k: int, target: Target) -> dict[str, Any]:

@@ -22,6 +22,7 @@ import time
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -173,8 +174,11 @@ def _lightgbm(
     dataset, config = bundle.dataset, run.config
     model = open_model(open_artifact(run.part("retrieval"), "retrieval"), dataset.videos, "early")
     early = build_sources(model, dataset, dataset.ranking_start, config.index)
-    past = impressions_between(dataset.events, dataset.ranking_start, dataset.test_start)
-    past = past.latest(config.ranking.max_impressions)
+    training, validation = (
+        impressions_between(dataset.events, start, end).latest(config.ranking.max_impressions)
+        for start, end in pairwise((dataset.ranking_start, dataset.validation_start, dataset.test_start))
+    )
+    past = training.followed_by(validation)
     learnt, asked = (
         compute_inputs(dataset, generator, rows, config.serving, empty_state(dataset, config.features), bundle.features)
         for generator, rows in ((early, past), (bundle.generator, truth))

@@ -82,8 +82,9 @@ def main() -> None:
         sizes = WorldConfig(videos=options.videos, users=options.users, events=options.impressions, seed=options.seed)
         write_log(sizes, log, 1)
     run = pipeline.Run(log / "log.toml", options.run or options.folder / "run")
-    if options.run is None:
-        pipeline.run_all(run)
+    for name, step in pipeline.STEPS.items():
+        if options.run is None and name != "evaluate":
+            step(run)
     world, recommender = open_world(log), Recommender.open(run.part("bundle"))
     judged = judged_impressions(world, log, recommender)
     regrets = regrets_of(world, log, recommender, np.unique(judged.user), options.visitors)

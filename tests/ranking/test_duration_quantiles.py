@@ -74,6 +74,13 @@ def test_groups_are_of_equal_size_and_rise_with_the_duration():
     assert (group[outcomes.duration_seconds.argsort()].diff() >= 0).all()
 
 
+def test_fewer_durations_than_groups_have_one_each():
+    durations = torch.tensor([10.0, 20.0, 30.0])
+    group = fitted(outcomes_of([1.0, 2.0, 3.0], durations)).groups(torch.tensor([5.0, 10.0, 15.0, 20.0, 30.0, 1e4]))
+    assert group[0] == group[1] < group[2] == group[3] < group[4]
+    assert group[4] <= group[5] == 19
+
+
 def test_labels_are_ranks_within_the_group():
     outcomes = many()
     objective = fitted(outcomes)

@@ -211,14 +211,10 @@ def test_no_sample_breaks_an_objective(objective, kind):
         assert (objective.expected_watch_seconds(outputs, outcomes.duration_seconds) >= 0).all()
 
 
-# e^(10,000) is no number: what learns a mean by its logarithm overflows there, by its definition.
-EXTREMES = {name: 60.0 if name == "tweedie" else 1e4 for name in NAMES}
-
-
 @pytest.mark.parametrize("kind", HARD)
 def test_extreme_outputs_stay_finite(name, objective, kind):
     objective.fit(HARD[kind])
-    rows, extreme = len(LATER.watch_seconds), EXTREMES[name]
+    rows, extreme = len(LATER.watch_seconds), 1e4
     alternating = extreme * (-1.0) ** torch.arange(objective.num_outputs)
     for values in (torch.tensor(extreme), torch.tensor(-extreme), alternating, -alternating):
         outputs = values.expand(rows, objective.num_outputs).clone().requires_grad_()

@@ -179,3 +179,20 @@ def test_a_network_that_was_learning_serves_without_dropout(make_network, make_i
     expected = network.predictions(inputs)
     network.train()
     assert_close(Ranker(network, "float32").predictions(inputs), expected, FLOAT32)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_what_memory_held_before_is_not_read(wide_network, wide_inputs, monkeypatch, precision):
+    monkeypatch.setattr(torch, "empty", lambda *shape, dtype=torch.float32: torch.full(shape, np.nan, dtype=dtype))
+    inputs = wide_inputs(3, 4)
+    found = Ranker(wide_network, precision).predictions(inputs)
+    assert_close(found, wide_network.predictions(inputs), BFLOAT16)
+
+
+@needs_bfloat16
+def test_rows_of_bfloat16_are_rounded_to_the_nearest(wide_network, wide_inputs):
+    inputs = wide_inputs(1, 500)
+    exact = Ranker(wide_network, "float32").candidate_rows(inputs)
+    rows = Ranker(wide_network, "bfloat16").candidate_rows(inputs)
+    assert rows.dtype == torch.bfloat16
+    torch.testing.assert_close(rows, exact.bfloat16(), rtol=0, atol=0)

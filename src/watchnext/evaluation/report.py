@@ -10,6 +10,7 @@ from typing import Any
 
 import jinja2
 import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -141,8 +142,8 @@ def _label(name: str) -> str:
 def _ratio_limits(tables: dict[str, list[GroupReliability]]) -> tuple[float, float]:
     """What holds every interval, but no more than 0 to 3: one wide interval would make all others too small to see."""
     ends = [end for rows in tables.values() for one in rows for end in (one.ratio.low, one.ratio.high)]
-    known = [end for end in ends if math.isfinite(end)]
-    return max(min([0.95, *known]) - 0.02, 0.0), min(max([1.05, *known]) + 0.02, 3.0)
+    low, high = float(np.nanmin([0.95, *ends])), float(np.nanmax([1.05, *ends]))
+    return max(low - 0.02, 0.0), min(high + 0.02, 3.0)
 
 
 def _draw_index(figure: Figure, curve: list[dict[str, int | float]]) -> None:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from watchnext.artifacts import open_artifact, writing
+from watchnext.artifacts import Artifact, open_artifact, writing
 from watchnext.bundle.bundle import Bundle, write_bundle
 from watchnext.config import Config
 from watchnext.errors import ConfigurationError
@@ -135,11 +135,14 @@ def train_ranking(run: Run) -> None:
     retrieval = open_artifact(run.part("retrieval"), "retrieval")
     retrieval.require_parent(dataset.artifact)
     early = build_sources(open_model(retrieval, dataset.videos, "early"), dataset, dataset.ranking_start, config.index)
-    made_from = (
-        f"{dataset.artifact.fingerprint} {retrieval.fingerprint} {config.index} {config.features} {config.serving}"
-    )
     fitted = fit_ranking(
-        dataset, early, config.ranking, config.features, config.serving, run.checkpoints("ranking"), made_from
+        dataset,
+        early,
+        config.ranking,
+        config.features,
+        config.serving,
+        run.checkpoints("ranking"),
+        _inputs_made_from(dataset, retrieval, config),
     )
     facts: dict[str, Any] = {
         "training": {name: asdict(outcome) for name, outcome in fitted.outcomes.items()},
@@ -158,7 +161,8 @@ def compare_towers(run: Run, seeds: int = 1) -> list[TowerScore]:
     retrieval = open_artifact(run.part("retrieval"), "retrieval")
     retrieval.require_parent(dataset.artifact)
     early = build_sources(open_model(retrieval, dataset.videos, "early"), dataset, dataset.ranking_start, config.index)
-    found = towers.compare_towers(dataset, early, config, seeds, run.checkpoints("towers"))
+    made_from = _inputs_made_from(dataset, retrieval, config)
+    found = towers.compare_towers(dataset, early, config, seeds, run.checkpoints("towers"), made_from)
     with writing(run.part("towers"), "towers", (dataset.artifact, retrieval), config.ranking) as folder:
         (folder / "towers.json").write_text(towers_as_json(found), encoding="utf-8")
     run.forget_checkpoints("towers")
@@ -190,6 +194,11 @@ def evaluate(run: Run) -> Report:
     with writing(run.part("evaluation"), "evaluation", (opened.artifact,), config.evaluation) as folder:
         write_report(report, folder)
     return report
+
+
+def _inputs_made_from(dataset: Dataset, retrieval: Artifact, config: Config) -> str:
+    """Names all that the ranker's inputs depend on."""
+    return f"{dataset.artifact.fingerprint} {retrieval.fingerprint} {config.index} {config.features} {config.serving}"
 
 
 def _towers_of(run: Run, bundle: Bundle) -> list[TowerScore]:

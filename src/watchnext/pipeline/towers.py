@@ -1,6 +1,7 @@
 """The paper's table 1 on a log of one's own: towers of growing width and depth, and two ingredients left out (§4.3)."""
 
-from dataclasses import dataclass, replace
+import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,18 +43,19 @@ _ROWS_AT_ONCE = 4096
 
 
 def compare_towers(
-    dataset: Dataset, generator: CandidateGenerator, config: Config, seeds: int, checkpoints: Path
+    dataset: Dataset, generator: CandidateGenerator, config: Config, seeds: int, checkpoints: Path, made_from: str
 ) -> list[TowerScore]:
     """Trains every variant by the paper's own loss, and judges it on the impressions of the test period.
 
     Each learns from what came before the validation period, as long as its loss there falls; `generator` must have
-    learnt from events before `ranking_start` only. A variant's loss is the mean over its seeds.
+    learnt from events before `ranking_start` only. A variant's loss is the mean over its seeds. `made_from` names
+    dataset and retrieval network: a checkpoint of others is not gone on from.
 
     Raises:
         DataError: a period has no impressions of which the watch time is known.
     """
     moments = (dataset.ranking_start, dataset.validation_start, dataset.test_start, dataset.log_end)
-    periods = [impressions_between(dataset.events, *ends) for ends in zip(moments, moments[1:], strict=False)]
+    periods = [impressions_between(dataset.events, *ends) for ends in itertools.pairwise(moments)]
     refuse_without_watch_time(periods[0])
     if not all(len(part) for part in periods):
         raise DataError("towers are compared on a test period, after a validation period: the log has none to keep.")
@@ -63,7 +65,7 @@ def compare_towers(
     spec = FeatureSpec.of(dataset, state, generator.sources, config.features)
     inputs = compute_inputs(dataset, generator, examples, config.serving, state, spec)
     bounds = np.cumsum([0, *(len(part) for part in periods)])
-    learning, held_out, judged = (np.arange(*ends) for ends in zip(bounds, bounds[1:], strict=False))
+    learning, held_out, judged = (np.arange(*ends) for ends in itertools.pairwise(bounds))
     found = {}
     for name, changes in VARIANTS.items():
         sums = []
@@ -71,7 +73,7 @@ def compare_towers(
             say(f"towers: {name}, seed {seed}")
             settings = of_the_paper(config.ranking, seed, changes)
             folder = checkpoints / f"{name}-{seed}"
-            network, _ = fit_once(dataset, settings, examples, inputs, learning, held_out, folder, None, name)
+            network, _ = fit_once(dataset, settings, examples, inputs, learning, held_out, folder, None, made_from)
             sums.append(_loss(network, inputs, examples, judged))
         found[name] = PairSums(np.mean([one.counted for one in sums], axis=0), sums[0].total)
     return [_scored(name, found, config.evaluation) for name in VARIANTS]

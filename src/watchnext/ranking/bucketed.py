@@ -15,8 +15,7 @@ from watchnext.ranking.objectives import Objective, Outcomes
 from watchnext.shapes import Float, Int, Tensor
 
 _SPREAD_WEIGHT = 0.1
-# At 0 itself the levels are 0 / 0.
-_ALPHAS = torch.linspace(0.0, 12.0, 49, dtype=torch.float64).clamp(min=1e-9)
+_ALPHAS = torch.linspace(0.0, 12.0, 49, dtype=torch.float64).clamp(min=1e-9)  # at 0 the levels are 0 / 0
 _ROUNDING = 1e-9
 
 
@@ -182,10 +181,7 @@ class ErrorAdaptive(Objective):
     def expected_watch_seconds(
         self, outputs: Float[Tensor, "rows outputs"], duration_seconds: Float[Tensor, "rows"]
     ) -> Float[Tensor, "rows"]:
-        """Gives Σ P(T > t_k)·(t_(k+1) - t_k), a sum for the integral of P(T > t).
-
-        The last bucket ends at its mean: up to the longest watch, it alone would be most of a long-tailed sum.
-        """
+        """Gives Σ P(T > t_k)·(t_(k+1) - t_k); the last bucket ends at its mean, as a long tail outweighs all."""
         return _expected(outputs, self.widths)
 
 

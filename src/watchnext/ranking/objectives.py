@@ -11,6 +11,7 @@ from watchnext.config import RankingConfig
 from watchnext.shapes import Bool, Float, Tensor
 
 _TINY = 1e-6
+_LARGEST_EXPONENT = 60.0
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class WeightedLogistic(Objective):
         self, outputs: Float[Tensor, "rows outputs"], duration_seconds: Float[Tensor, "rows"]
     ) -> Float[Tensor, "rows"]:
         """Gives exp(logit), in seconds (§4.2)."""
-        return outputs[:, 0].exp() * self.unit_seconds
+        return outputs[:, 0].clamp(max=_LARGEST_EXPONENT).exp() * self.unit_seconds
 
     def _weights(self, outcomes: Outcomes) -> tuple[Float[Tensor, "rows"], Float[Tensor, "rows"]]:
         """What each impression weighs as a positive and as a negative."""
@@ -114,14 +115,14 @@ class Tweedie(Objective):
 
     def loss(self, outputs: Float[Tensor, "rows outputs"], outcomes: Outcomes) -> Float[Tensor, ""]:
         """Gives half the deviance, without what does not depend on the prediction."""
-        half = 0.5 * outputs[:, 0]
+        half = 0.5 * outputs[:, 0].clamp(-_LARGEST_EXPONENT, _LARGEST_EXPONENT)
         return 2.0 * (outcomes.watch_seconds / self.unit_seconds * (-half).exp() + half.exp()).mean()
 
     def expected_watch_seconds(
         self, outputs: Float[Tensor, "rows outputs"], duration_seconds: Float[Tensor, "rows"]
     ) -> Float[Tensor, "rows"]:
         """Gives exp(output), in seconds."""
-        return outputs[:, 0].exp() * self.unit_seconds
+        return outputs[:, 0].clamp(max=_LARGEST_EXPONENT).exp() * self.unit_seconds
 
 
 class LogSquared(Objective):
@@ -142,4 +143,4 @@ class LogSquared(Objective):
         self, outputs: Float[Tensor, "rows outputs"], duration_seconds: Float[Tensor, "rows"]
     ) -> Float[Tensor, "rows"]:
         """Gives exp(output) - 1."""
-        return outputs[:, 0].expm1().clamp(min=0.0)
+        return outputs[:, 0].clamp(0.0, _LARGEST_EXPONENT).expm1()
