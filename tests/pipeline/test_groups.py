@@ -98,9 +98,9 @@ def test_activity_counts_a_users_impressions_before_the_test_period(small_datase
                                            (99, "10 to 99"), (100, "100 or more")])  # fmt: skip
 def test_activities_begin_where_they_say(small_dataset, num, name):
     """And what is shown in the first second of the test period is not before it."""
-    times = np.append(np.arange(num), small_dataset.test_start)
-    shown = np.ones(num + 1, dtype=bool)
-    segments = dataclasses.replace(small_dataset.events.segments, offsets=np.array([0, 0, num + 1]), timestamp=times)
+    place = np.arange(len(small_dataset.events.shown))
+    shown, times = place <= num, np.where(place < num, place, small_dataset.test_start)
+    segments = dataclasses.replace(small_dataset.events.segments, offsets=np.array([0, 0, len(shown)]), timestamp=times)
     events = dataclasses.replace(small_dataset.events, shown=shown, segments=segments)
     dataset = dataclasses.replace(small_dataset, events=events)
     groups = impression_groups(dataset, impressions_in(small_dataset, user_row=[1]))["user_activity"]
