@@ -131,7 +131,7 @@ def predictions(recovered: Recovered, tmp_path_factory: pytest.TempPathFactory) 
     for name, (ranker, log) in rankers.items():
         state = empty_state(log, bundle.features.config)
         inputs = compute_inputs(log, bundle.generator, truth, bundle.serving, state, bundle.features)
-        predicted[name] = Predictions(ranker.expected_watch_seconds(inputs)[:, 0], *known)
+        predicted[name] = Predictions(ranker.predictions(inputs).expected_watch_seconds[:, 0], *known)
     return predicted
 
 

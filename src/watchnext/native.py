@@ -9,12 +9,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, no_type_check
 
 import numpy as np
 import torch
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.extending import intrinsic, overload
 
 from watchnext.shapes import Array, Float, Tensor
@@ -104,3 +104,11 @@ def _narrowed_by_type(value: Any, noise: Any, old: Any) -> Any:
             (np.float32(value).view(np.uint32) + np.uint32(noise)) >> np.uint32(16)
         )
     return lambda value, noise, old: value
+
+
+@njit(nogil=True, cache=True)
+@no_type_check  # the tests' type checker would wrap it in what Numba cannot compile
+def rounded(value: Any, old: Any) -> Any:  # pragma: no cover  # compiled
+    """The nearest number to a float32 of the type that `old` has; of two, the one whose last bit is 0."""
+    last_bit = (np.float32(value).view(np.uint32) >> np.uint32(16)) & np.uint32(1)
+    return narrowed(value, np.uint32(0x7FFF) + last_bit, old)

@@ -53,7 +53,7 @@ def world(rows: int = 40_000, seed: int = 1):
 
 
 def test_a_distorted_order_becomes_seconds():
-    truth, order, mean, watched = world()
+    _truth, order, mean, watched = world()
     calibration = Calibration()
     calibration.fit(order, mean, watched)
     fresh_truth, fresh_order, fresh_mean, _ = world(seed=2)

@@ -240,7 +240,7 @@ def test_some_impressions_are_learnt_without_position_and_surface(make_network, 
 
 
 def test_a_world_where_only_the_place_counts_is_told_apart(make_network, make_inputs, make_outcomes):
-    """Places 1 are watched for 60 s, others not: served without a place, everything is expected alike, in the middle."""
+    """Places 1 are watched for 60 s, others not: without a place, everything is expected alike, in the middle."""
     network, shown = make_network(dropout=0.0, bias_dropout=0.1, head_weight=0.0), make_inputs(256, 1)
     network.start_from(make_outcomes(torch.tensor([60.0, 0.0])))
     learner = Learner(network, Schedule(1, 1, 0.01, 1.0, 1))

@@ -8,7 +8,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from watchnext.native import even_parts, fetch_ahead, narrowed, side_by_side
+from watchnext.native import even_parts, fetch_ahead, rounded, side_by_side
 from watchnext.shapes import Array, Float, Int, Num
 
 NUM_KNOTS = 257
@@ -135,14 +135,6 @@ def _num_reached(context: Any, keys: Any, first: Any, value: Any) -> Any:
 
 @njit(nogil=True, cache=True)
 @no_type_check  # the tests' type checker would wrap it in what Numba cannot compile
-def rounded(value: Any, old: Any) -> Any:  # pragma: no cover  # compiled
-    """The nearest number to a float32 of the type that `old` has; of two, the one whose last bit is 0."""
-    last_bit = (np.float32(value).view(np.uint32) >> np.uint32(16)) & np.uint32(1)
-    return narrowed(value, np.uint32(0x7FFF) + last_bit, old)
-
-
-@njit(nogil=True, cache=True)
-@no_type_check
 def _write(
     columns: Any, used: Any, ends: Any, keys: Any, lines: Any, rows: Any, start: Any, powers: Any, begin: int, end: int
 ) -> None:  # pragma: no cover  # compiled

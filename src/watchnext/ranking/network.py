@@ -159,8 +159,9 @@ class RankingNetwork(nn.Module):
         seconds = self.calibration(*self._order_and_mean(rows, inputs))
         powers = (self.config.click_power, self.config.completion_power, self.config.like_power)
         score = seconds
-        for power, logit in zip(powers, rows[:, rows.shape[1] - len(self.heads) :].unbind(1), strict=False):
-            score = score * torch.sigmoid(logit) ** power
+        for place, power in enumerate(powers, start=rows.shape[1] - len(powers)):
+            if power:
+                score = score * torch.sigmoid(rows[:, place]) ** power
         shape = inputs.video_row.shape
         return Predictions(*(part.reshape(shape).cpu().numpy() for part in (score, seconds)))
 

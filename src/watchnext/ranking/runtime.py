@@ -9,10 +9,10 @@ from numba import njit
 from torch import nn
 from torch.nn.functional import linear, pad
 
-from watchnext.examples.quantiles import Lookup, rounded
+from watchnext.examples.quantiles import Lookup
 from watchnext.features.inputs import RankingInputs
 from watchnext.layers.embedding import EmbeddingTable
-from watchnext.native import as_array, fetch_ahead, widened
+from watchnext.native import as_array, fetch_ahead, rounded, widened
 from watchnext.ranking.network import Predictions, RankingNetwork
 from watchnext.shapes import Array, Float, Int, Tensor
 
