@@ -19,8 +19,8 @@ from watchnext.simulation.log import open_world
 from watchnext.simulation.settings import WorldConfig
 
 COMMANDS = (
-    "check prepare train-retrieval index features train-ranking towers bundle evaluate run recommend score probabilities "
-    "vectors serve demo simulate settings"
+    "check prepare train-retrieval index features train-ranking towers bundle evaluate run recommend score "
+    "probabilities vectors serve demo simulate settings"
 ).split()
 
 
