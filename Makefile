@@ -44,11 +44,12 @@ bench-simulate: $(READY)  ## a made-up log of EVENTS impressions: speed and memo
 bench-prepare: $(READY)  ## compiling a log of EVENTS impressions: speed, memory and disk
 	$(BIN)/python benchmarks/prepare.py --events $(or $(EVENTS),10000000)
 
-# Of KuaiRand watch time is known too: a second line has the ranker's figures, beside LightGBM's.
+# Of KuaiRand watch time is known too: the last line has the ranker's figures besides, and LightGBM's.
 bench-quality: $(READY) $(if $(filter kuairand,$(DATA)),.peers/.ranking)  ## by fixed splits: DATA=kuairand, or DATA=ml1m FOLDER=where it lies
 	$(if $(REFEREE),$(BIN)/python -m pip install -q polars)
-	$(BIN)/python benchmarks/quality.py $(DATA) --config configs/$(or $(CONFIG),$(DATA)).toml $(QUALITY_OPTIONS)
-	$(if $(filter kuairand,$(DATA)),$(BIN)/python benchmarks/ranking_quality.py $(if $(REFEREE),--referee $(REFEREE)))
+	mkdir -p .peers
+	$(BIN)/python benchmarks/quality.py $(DATA) --config configs/$(or $(CONFIG),$(DATA)).toml $(QUALITY_OPTIONS) --keep .peers/quality.json
+	$(if $(filter kuairand,$(DATA)),$(BIN)/python benchmarks/ranking_quality.py --beside .peers/quality.json $(if $(REFEREE),--referee $(REFEREE)))
 
 bench-uploads: $(READY)  ## what the video tower finds of videos that training never saw
 	$(BIN)/python benchmarks/uploads.py

@@ -12,6 +12,7 @@ are judged by the referee.py there, else by the same figures computed here. Ends
 
 import argparse
 import dataclasses
+import json
 import tempfile
 import time
 import tomllib
@@ -81,6 +82,7 @@ def main() -> None:
     arguments.add_argument("--seeds", type=int, default=1, help="so many trainings; figures are their means")
     arguments.add_argument("--referee", type=Path, help="a folder with referee.py and splits.py")
     arguments.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings to change, as TOML")
+    arguments.add_argument("--keep", type=Path, help="a file that receives the figures too")
     chosen = arguments.parse_args()
     config = _config(chosen.config or Path("configs") / f"{chosen.data}.toml", chosen.set)
     with tempfile.TemporaryDirectory() as scratch:
@@ -94,7 +96,10 @@ def main() -> None:
         ]
     figures = {key: float(np.mean([run[key] for run in runs])) for key in runs[0]}
     spread = {f"{key}_seeds": [round(run[key], 4) for run in runs] for key in runs[0]} if len(runs) > 1 else {}
-    print_result(data=chosen.data, split=chosen.split, **figures, **spread)
+    told = dict(data=chosen.data, split=chosen.split, **figures, **spread)
+    if chosen.keep:
+        chosen.keep.write_text(json.dumps(told))
+    print_result(**told)
 
 
 def _config(file: Path, changes: list[str]) -> RetrievalConfig:

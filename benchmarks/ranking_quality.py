@@ -10,13 +10,14 @@ the ranker is trained `--seeds` times, and its figures are means over the seeds 
 LightGBM learns from the impressions that teach the ranker, as of the same moments and by the same features, in
 `PEERS/ranking` (`make bench-quality` makes it; without it only the ranker is judged). Each difference between the
 ranker and the LightGBM that is best by that figure has a 95 % interval from resampled users. With `--referee FOLDER`
-all is judged by the referee.py there too. Ends with one JSON line.
+all is judged by the referee.py there too. Ends with one JSON line, which has the figures of `--beside` too.
 """
 
 import watchnext  # noqa: F401  # isort: skip  # before PyTorch: watchnext.threads
 
 import argparse
 import dataclasses
+import json
 import tempfile
 import time
 import tomllib
@@ -91,6 +92,7 @@ def main() -> None:
     arguments.add_argument("--run", type=Path, help="a folder to make the run in, or to take dataset and index from")
     arguments.add_argument("--peers", type=Path, default=Path(".peers"))
     arguments.add_argument("--referee", type=Path, help="a folder with referee.py and splits.py")
+    arguments.add_argument("--beside", type=Path, help="what quality.py kept: figures to print on the same line")
     chosen = arguments.parse_args()
     table = read_toml(sample_log())["ranking"] | tomllib.loads("\n".join(chosen.set))
     with tempfile.TemporaryDirectory() as folder:
@@ -122,7 +124,8 @@ def main() -> None:
                 for figure, predicted in zip(figures[name], several, strict=True):
                     figure |= _refereed(referee, row_numbers, predicted, chosen.split, figure)
     result = _flat(figures) | _differences(sums)
-    print_result(data="kuairand", task="ranking", split=chosen.split, seeds=chosen.seeds, **result, **facts)
+    beside = json.loads(chosen.beside.read_text()) if chosen.beside else {}
+    print_result(**beside | dict(data="kuairand", split=chosen.split, seeds=chosen.seeds, **result, **facts))
 
 
 def _prepare(run: RankerRun, split: str) -> None:

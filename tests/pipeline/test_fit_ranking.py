@@ -11,6 +11,7 @@ from watchnext.examples.contexts import seen_before
 from watchnext.examples.impressions import impressions_between
 from watchnext.features.spec import empty_state
 from watchnext.pipeline.fit_ranking import (
+    _some_without_video,
     _with_unwatched_candidates,
     compute_inputs,
     refuse_without_watch_time,
@@ -64,6 +65,24 @@ def test_negatives_of_our_own_were_not_met_before(small_run, shown):
     assert not negatives.watch_seconds.any()
     seen = seen_before(bundle.dataset, negatives.user_row, negatives.timestamp)
     assert not any(video in rows for video, rows in zip(negatives.video_row, seen, strict=True))
+
+
+def test_some_impressions_are_learnt_as_of_an_unknown_video(shown):
+    many = shown.part(np.arange(20_000) % len(shown))
+    some = _some_without_video(many, 1)
+    changed = some.video_row != many.video_row
+    assert changed.mean() == pytest.approx(0.02, abs=0.005)
+    assert not some.video_row[changed].any()
+    np.testing.assert_array_equal(some.watch_seconds, many.watch_seconds)
+
+
+def test_a_video_outside_the_vocabulary_is_expected_to_be_watched_like_most(small_run, shown):
+    bundle = Bundle.open(small_run.bundle)
+    unknown = dataclasses.replace(shown, video_row=np.zeros_like(shown.video_row))
+    state = empty_state(bundle.dataset, bundle.features.config)
+    inputs = compute_inputs(bundle.dataset, bundle.generator, unknown, bundle.serving, state, bundle.features)
+    expected = bundle.ranker.predictions(inputs).expected_watch_seconds
+    assert expected.mean() == pytest.approx(shown.watch_seconds.mean(), rel=0.5)
 
 
 @pytest.mark.parametrize("has_impressions", [True, False])

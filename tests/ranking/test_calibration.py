@@ -95,6 +95,28 @@ def test_all_orders_equal_stay_finite():
     assert told(calibration, [0.0, 1.0, 2.0], [1.0, 1.0, 1.0]) == pytest.approx([8.0, 8.0, 8.0], rel=0.01)
 
 
+def test_another_network_brings_its_own_level_and_keeps_the_curve():
+    """The same order and mean, but the one shifted and stretched and the other a fifth too low."""
+    _, order, mean, watched = world()
+    calibration, other = Calibration(), Calibration()
+    calibration.fit(order, mean, watched)
+    other.load_state_dict(calibration.state_dict())
+    other.adopt(3.0 * order - 7.0, 0.8 * mean, watched)
+    np.testing.assert_allclose(
+        told(other, 3.0 * order - 7.0, 0.8 * mean), told(calibration, order, mean), rtol=1e-3, atol=1e-3
+    )
+    assert told(other, order, mean).sum() != pytest.approx(watched.sum(), rel=0.05)
+
+
+@pytest.mark.parametrize("rows", [50, 5000])
+def test_the_level_of_another_network_is_made_right_in_the_sum(rows):
+    _, order, mean, watched = world(rows)
+    calibration = Calibration()
+    calibration.fit(order, mean, watched)
+    calibration.adopt(order + 1.0, mean, 2.0 * watched)
+    assert told(calibration, order + 1.0, mean).sum() == pytest.approx(2.0 * watched.sum(), rel=1e-4)
+
+
 def test_it_is_saved_with_the_network():
     _, order, mean, watched = world(5000)
     calibration, other = Calibration(), Calibration()

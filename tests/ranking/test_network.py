@@ -269,6 +269,17 @@ def test_calibration_makes_the_sum_right(make_network, make_inputs):
     assert abs(before.sum() / watched.sum() - 1) > 0.05
 
 
+def test_a_network_that_has_learnt_its_impressions_takes_the_curve_of_another(make_network, make_inputs):
+    other, network, shown = make_network(seed=1), make_network(seed=2), make_inputs(3000, 1)
+    watched = np.random.default_rng(3).exponential(25.0, 3000)
+    other.calibrate(shown, watched)
+    network.calibrate(shown, watched, like=other.calibration)
+    curve, borrowed = other.calibration.seconds, network.calibration.seconds
+    np.testing.assert_allclose(borrowed / borrowed.mean(), curve / curve.mean(), rtol=1e-5)
+    assert not np.allclose(network.calibration.quantiles, other.calibration.quantiles)
+    assert seconds(network, shown).sum() == pytest.approx(watched.sum(), rel=1e-3)
+
+
 @pytest.mark.parametrize("powers", [True, False])
 def test_powers_can_be_left_out(make_network, inputs, powers):
     network = make_network(powers=powers)

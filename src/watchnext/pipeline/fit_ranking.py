@@ -1,7 +1,7 @@
 """Training the ranking network on impressions, each seen as it was at its own moment."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ from watchnext.training.loop import Outcome, Task, fit
 _CHUNK = 2048
 _QUANTILE_ROWS = 200_000
 _PROBE_ROWS = 64
+_SHARE_WITHOUT_VIDEO = 0.02
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def fit_ranking(
     examples = training.followed_by(validation)
     if not has_impressions:
         examples = _with_unwatched_candidates(dataset, generator, examples, config, spec, serving)
-    inputs = compute_inputs(dataset, generator, examples, serving, state, spec)
+    inputs = compute_inputs(dataset, generator, _some_without_video(examples, config.seed), serving, state, spec)
     probe = inputs.part(np.random.default_rng(config.seed).permutation(len(inputs))[:_PROBE_ROWS])
     learning = np.flatnonzero(examples.timestamp < dataset.validation_start)
     held_out = np.flatnonzero(examples.timestamp >= dataset.validation_start)
@@ -79,22 +80,26 @@ def fit_ranking(
         dataset, config, examples, inputs, learning, held_out, checkpoints / "search", None, made_from
     )
     if not len(held_out):
-        _calibrate(network, inputs, examples, np.random.default_rng(config.seed).permutation(learning)[:_QUANTILE_ROWS])
+        some = np.random.default_rng(config.seed).permutation(learning)[:_QUANTILE_ROWS]
+        network.calibrate(inputs.part(some), examples.watch_seconds[some])
         return FittedRanking(network, probe, state, spec, {"search": search})
-    _calibrate(network, inputs, examples, held_out)
+    network.calibrate(inputs.part(held_out), examples.watch_seconds[held_out])
     say(f"ranking: best after pass {search.epochs}; now learning from everything before the test period")
     everything = np.arange(len(examples))
     final_network, final = fit_once(
         dataset, config, examples, inputs, everything, held_out[:0], checkpoints / "final", search.epochs, made_from
     )
-    final_network.calibration.load_state_dict(network.calibration.state_dict())
+    final_network.calibrate(inputs.part(held_out), examples.watch_seconds[held_out], like=network.calibration)
     return FittedRanking(final_network, probe, state, spec, {"search": search, "final": final})
 
 
-def _calibrate(
-    network: RankingNetwork, inputs: RankingInputs, examples: Impressions, places: Int[Array, "rows"]
-) -> None:
-    network.calibrate(inputs.part(places), examples.watch_seconds[places])
+def _some_without_video(examples: Impressions, seed: int) -> Impressions:
+    """The impressions, a share of them as if of videos outside the vocabulary: tomorrow's uploads are such.
+
+    The vocabulary is that of the training period, so nothing else would teach what to expect of them.
+    """
+    known = np.random.default_rng(seed).random(len(examples)) >= _SHARE_WITHOUT_VIDEO
+    return replace(examples, video_row=examples.video_row * known)
 
 
 def refuse_without_watch_time(examples: Impressions) -> None:

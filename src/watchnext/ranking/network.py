@@ -134,15 +134,24 @@ class RankingNetwork(nn.Module):
         return torch.stack(losses).sum()
 
     @torch.no_grad()
-    def calibrate(self, inputs: RankingInputs, watch_seconds: Float[Array, "rows"]) -> None:
-        """Fits the calibration to impressions, one candidate each, that the network has not learnt from if possible."""
+    def calibrate(
+        self, inputs: RankingInputs, watch_seconds: Float[Array, "rows"], like: Calibration | None = None
+    ) -> None:
+        """Fits the calibration to impressions, one candidate each, that the network has not learnt from if possible.
+
+        A network that has learnt from them takes the curve of one `like` it that has not, and only its own level.
+        """
         self.eval()
         found = []
         for start in range(0, len(inputs), _ROWS_AT_ONCE):
             part = inputs.part(slice(start, start + _ROWS_AT_ONCE))
             found.append(torch.stack(self._order_and_mean(self(part).flatten(0, 1), part)))
         order, mean = torch.cat(found, dim=1).cpu().numpy()
-        self.calibration.fit(order, mean, watch_seconds)
+        if like is None:
+            self.calibration.fit(order, mean, watch_seconds)
+        else:
+            self.calibration.load_state_dict(like.state_dict())
+            self.calibration.adopt(order, mean, watch_seconds)
 
     @torch.inference_mode()
     def predictions(self, inputs: RankingInputs) -> Predictions:

@@ -83,7 +83,10 @@ def build_cells(vectors: Float[Array, "videos dim"], num_cells: int, seed: int =
         basis = learnt.basis
         some = np.sort(random.choice(len(labels), min(len(labels), _SAMPLE), replace=False))
         rest = _padded(vectors[some + 1]) @ basis - stored[labels[some]]
-        spread = (rest / radius[labels[some], None]).std(axis=0)
+        # The most of any bucket: seldom watched videos, which are most, lie otherwise about their centres than popular
+        # ones, and would make the popular ones' bounds too low.
+        differences, bucket = rest / radius[labels[some], None], learnt.buckets_of(labels[some])
+        spread = np.max([differences[bucket == one].std(axis=0) for one in np.unique(bucket)], axis=0)
         dim = len(basis)
         num_scanned = min(_SCANNED_DIMS, dim)
         reach = np.where(np.arange(dim) < num_scanned, _REACH_SCANNED, _REACH_OTHERS)
@@ -138,6 +141,10 @@ class _Learnt:
             mine = np.flatnonzero(bucket == number)
             found[mine] = self.starts[number] + _nearest(_signed(units[mine]), directions)
         return found
+
+    def buckets_of(self, labels: Int[Array, "rows"]) -> Int[Array, "rows"]:
+        """Gives the bucket of each cell."""
+        return np.searchsorted(self.starts, labels, side="right") - 1
 
     def _buckets_and_units(self, block: Float[Array, "rows dim"]) -> tuple[Int[Array, "rows"], Float[Array, "rows _"]]:
         leading = block @ self.basis[:, :_CLUSTERED_DIMS]
