@@ -85,6 +85,21 @@ def test_one_vector_a_million_times_as_long_hides_none_of_the_others():
     assert recalls(rows, exact.search(towards, K)[0]).mean() > 0.9
 
 
+def test_many_seldom_watched_videos_do_not_hide_the_popular_ones():
+    """As a network learns them: most short and alike in one half of the components, popular ones long in the other."""
+    random = np.random.default_rng(0)
+
+    def drawn(num: int, first: float, second: float) -> np.ndarray:
+        return np.repeat([first, second], 32) * random.normal(size=(num, 64))
+
+    seldom, popular, users = drawn(30_000, 1.0, 0.02), drawn(1_500, 0.3, 1.0), drawn(40, 0.3, 1.0)
+    seldom *= 0.8 / np.linalg.norm(seldom, axis=1, keepdims=True)
+    popular *= random.uniform(2.5, 5.0, (1_500, 1)) / np.linalg.norm(popular, axis=1, keepdims=True)
+    vectors = np.concatenate([np.zeros((1, 64)), seldom, popular]).astype(np.float32)
+    index = CellIndex.build(vectors).with_effort(len(vectors))
+    assert recall_of(index, ExactIndex(vectors), users.astype(np.float32)) > 0.99
+
+
 def test_vectors_of_one_length_need_no_buckets():
     vectors, users = world(20_001, 16, sigma=0.0)
     index, exact = CellIndex.build(vectors), ExactIndex(vectors)
