@@ -38,9 +38,7 @@ class Calibration(nn.Module):
         self.register_buffer("scale", torch.tensor(1.0))
         self.register_buffer("has_curve", torch.tensor(False))
 
-    def fit(
-        self, order: Float[Array, "rows"], mean: Float[Array, "rows"], watch_seconds: Float[Array, "rows"]
-    ) -> None:
+    def fit(self, order: Float[Array, "rows"], mean: Float[Array, "rows"], watch_seconds: Float[Array, "rows"]) -> None:
         """Fits everything to what was watched; few impressions give the scale alone, none nothing."""
         bins = min(_BINS, len(order) // _ROWS_OF_A_BIN)
         self.has_curve.fill_(bins >= _FEWEST_BINS)
