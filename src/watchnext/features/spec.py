@@ -65,10 +65,10 @@ class FeatureSpec:
             left_out = (*config.exclude, UNBOUNDED)
             return np.flatnonzero([not any(fnmatchcase(name, pattern) for pattern in left_out) for name in every])
 
-        return cls(config, tuple(query), tuple(names), used(query), used(names), _durations(dataset), title_words)
+        return cls(config, tuple(query), tuple(names), used(query), used(names), durations_of(dataset), title_words)
 
 
-def _durations(dataset: Dataset) -> Float[Array, "videos"]:
+def durations_of(dataset: Dataset) -> Float[Array, "videos"]:
     """The length of each video in seconds, NaN where the log does not say."""
     numbers = dataset.facts["video_numbers"]
     if "duration_seconds" not in numbers:

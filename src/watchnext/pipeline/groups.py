@@ -8,6 +8,7 @@ from watchnext.evaluation.reliability import Groups
 from watchnext.events.dataset import Dataset
 from watchnext.events.schema import SECONDS_OF_A_DAY
 from watchnext.examples.impressions import Impressions
+from watchnext.features.spec import durations_of
 from watchnext.shapes import Array, Float, Int
 
 _NUM_NAMED = 10
@@ -21,7 +22,7 @@ def impression_groups(dataset: Dataset, impressions: Impressions) -> dict[str, G
     One is left out where the log knows nothing of the kind about any of them.
     """
     ways = {
-        "video_duration": _by_duration(_durations(dataset)[impressions.video_row]),
+        "video_duration": _by_duration(durations_of(dataset)[impressions.video_row]),
         "video_age": _by_age(dataset.videos.uploaded_at[impressions.video_row], impressions.timestamp),
         "user_activity": Groups(_ACTIVITIES, np.digitize(_num_before(dataset)[impressions.user_row], _NUM_BEFORE)),
         "user_region": _by_region(dataset, impressions.user_row),
@@ -70,13 +71,6 @@ def _by_value(dataset: Dataset, vocabulary: str, value_row: Int[Array, "rows"]) 
 def _between(values: Float[Array, "rows"], cuts: list[int] | tuple[int, ...], names: tuple[str, ...]) -> Groups:
     """Groups by the cuts at or below each value; the last name is of NaN."""
     return Groups(names, np.where(np.isnan(values), len(cuts) + 1, np.digitize(values, cuts)))
-
-
-def _durations(dataset: Dataset) -> Float[Array, "videos"]:
-    names = dataset.facts["video_numbers"]
-    if "duration_seconds" not in names:
-        return np.full(dataset.num_videos, np.nan)
-    return np.asarray(dataset.videos.continuous[:, names.index("duration_seconds")])
 
 
 def _num_before(dataset: Dataset) -> Int[Array, "users"]:
