@@ -40,7 +40,9 @@ def test_the_formula_worked_by_hand():
     at = np.array([0.5, 2.5, 4.5])
     found = told(calibration, at, np.full(3, 7.0))
     level = np.interp(at, np.quantile(order, np.linspace(0, 1, 257)), np.linspace(0, 1, 257))
-    by_hand = (1 - level**2) * at * 10.0 + level**2 * 25.0
+    # The sixths have their means in their middles, and lines between.
+    curve = np.interp(level, (np.arange(6) + 0.5) / 6, np.arange(6) * 10.0)
+    by_hand = (1 - level**2) * curve + level**2 * 25.0
     np.testing.assert_allclose(found / by_hand, found[0] / by_hand[0], rtol=1e-3)
     assert told(calibration, order, np.full(1200, 7.0)).sum() == pytest.approx(watched.sum(), rel=1e-4)
 
@@ -102,9 +104,7 @@ def test_another_network_brings_its_own_level_and_keeps_the_curve():
     calibration.fit(order, mean, watched)
     other.load_state_dict(calibration.state_dict())
     other.adopt(3.0 * order - 7.0, 0.8 * mean, watched)
-    np.testing.assert_allclose(
-        told(other, 3.0 * order - 7.0, 0.8 * mean), told(calibration, order, mean), rtol=1e-3, atol=1e-3
-    )
+    np.testing.assert_allclose(told(other, 3.0 * order - 7.0, 0.8 * mean), told(calibration, order, mean), rtol=5e-3)
     assert told(other, order, mean).sum() != pytest.approx(watched.sum(), rel=0.05)
 
 

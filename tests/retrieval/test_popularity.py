@@ -26,7 +26,7 @@ def popularity_of(small_dataset):
             video_row=np.array([row for _, row in watches], dtype=np.int32),
             **{
                 name: getattr(small_dataset.events, name)[: len(watches)]
-                for name in ("watch_seconds", "clicked", "completed", "shown", "surface_row")
+                for name in ("watch_seconds", "clicked", "completed", "liked", "shown", "surface_row", "position")
             },
         )
         facts = small_dataset.facts | {"log_start": START, "log_end": START + log_days * DAY}
