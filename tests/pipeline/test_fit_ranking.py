@@ -76,13 +76,24 @@ def test_some_impressions_are_learnt_as_of_an_unknown_video(shown):
     np.testing.assert_array_equal(some.watch_seconds, many.watch_seconds)
 
 
-def test_a_video_outside_the_vocabulary_is_expected_to_be_watched_like_most(small_run, shown):
+def test_the_network_that_serves_is_calibrated(small_run):
+    assert Bundle.open(small_run.bundle).ranker.network.calibration.scale.item() != 1.0
+
+
+def test_training_learns_of_unknown_videos_too(small_run, monkeypatch):
     bundle = Bundle.open(small_run.bundle)
-    unknown = dataclasses.replace(shown, video_row=np.zeros_like(shown.video_row))
-    state = empty_state(bundle.dataset, bundle.features.config)
-    inputs = compute_inputs(bundle.dataset, bundle.generator, unknown, bundle.serving, state, bundle.features)
-    expected = bundle.ranker.predictions(inputs).expected_watch_seconds
-    assert expected.mean() == pytest.approx(shown.watch_seconds.mean(), rel=0.5)
+    fitting = importlib.import_module("watchnext.pipeline.fit_ranking")
+    asked = []
+
+    def look_and_stop(dataset, generator, examples, *_):
+        asked.append((examples.video_row == 0).mean())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fitting, "compute_inputs", look_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        settings = (RankingConfig(), FeaturesConfig(), bundle.serving)
+        fitting.fit_ranking(bundle.dataset, bundle.generator, *settings, small_run.run.part("never"), "")
+    assert 0.01 < asked[0] < 0.03
 
 
 @pytest.mark.parametrize("has_impressions", [True, False])
