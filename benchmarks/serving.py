@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from machine import print_result
+from watchnext.retrieval.candidates import Wish
 from watchnext.retrieval.index.exact import ExactIndex
 from watchnext.serving.recommender import Recommender
 from watchnext.serving.stages import inputs_of, request_context
@@ -36,7 +37,7 @@ def main() -> None:
 
     requests = _timed(lambda place: recommender.recommend(ids[place], K), len(users))
     one = context.part(slice(0, 1))
-    candidates = generator.candidates(one, bundle.serving.num_candidates)
+    candidates = generator.candidates(one, Wish(bundle.serving.num_candidates))
     nowhere, videos = np.zeros(1, dtype=np.int64), candidates.video_row
     values = bundle.state.read(dataset.events, users[:1], moments[:1], videos)
     inputs = inputs_of(dataset.videos, one, nowhere, candidates, values, bundle.features)
@@ -44,7 +45,7 @@ def main() -> None:
         lambda place: bundle.state.read(dataset.events, users[place : place + 1], moments[:1], videos), len(users)
     )
     network = _timed(lambda place: bundle.ranker.predictions(inputs), len(users))
-    gather = _timed(lambda place: generator.candidates(context.part(slice(place, place + 1)), TOP), len(users))
+    gather = _timed(lambda place: generator.candidates(context.part(slice(place, place + 1)), Wish(TOP)), len(users))
     vectors = generator.network.vectors_of(context)
     found, _ = generator.index.search(vectors, TOP)
     truth, _ = ExactIndex(generator.network.video_vectors).search(vectors, TOP)

@@ -27,6 +27,7 @@ from watchnext import pipeline
 from watchnext.evaluation.bootstrap import Estimate, ratio_estimate
 from watchnext.evaluation.watch_time import sum_ratio, xauc_within_users
 from watchnext.events.readers import quoted
+from watchnext.retrieval.candidates import Wish
 from watchnext.serving.recommender import Recommender
 from watchnext.serving.stages import excluded_videos, request_context
 from watchnext.shapes import Array, Float, Int
@@ -140,7 +141,7 @@ def regrets_of(
     moments = np.full(len(visitors), dataset.log_end)
     context = request_context(dataset, rows, moments, generator, recommender.bundle.features)
     excluded = excluded_videos(dataset, context, serving.exclude_seen)
-    candidates = generator.candidates(context, serving.num_candidates, excluded).video_row
+    candidates = generator.candidates(context, Wish(serving.num_candidates, excluded)).video_row
     pages = {
         name: [row for _, ranked in recommender.recommend_many(visitors, K, stage=stage) for row in ranked.video_row]
         for name, stage in ((SYSTEM, "ranking"), (RETRIEVAL, "retrieval"))

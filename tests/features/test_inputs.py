@@ -27,6 +27,7 @@ SPEC = FeatureSpec(
     np.arange(len(NAMES)),
     durations=np.array([np.nan, 10.0, 20.0, 30.0], dtype=np.float32),
     title_words=np.array([0, 2, 0, 1]),
+    num_sources=2,
 )
 CANDIDATES = np.array([[1, 2, 3, 0]] * 3)
 RANKS = np.array([[[3, 1], [1, 0], [0, 0], [0, 2]]] * 3)

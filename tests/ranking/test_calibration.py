@@ -36,6 +36,7 @@ def test_the_formula_worked_by_hand():
     watched = order * 10.0
     calibration = Calibration()
     calibration.fit(order, np.full(1200, 7.0), watched)
+    calibration.log_ratio.zero_()  # the mixture alone
     # r of the values 0 .. 5 is the quantile that is reached last, by the interpolated distribution.
     at = np.array([0.5, 2.5, 4.5])
     found = told(calibration, at, np.full(3, 7.0))
@@ -45,6 +46,17 @@ def test_the_formula_worked_by_hand():
     by_hand = (1 - level**2) * curve + level**2 * 25.0
     np.testing.assert_allclose(found / by_hand, found[0] / by_hand[0], rtol=1e-3)
     assert told(calibration, order, np.full(1200, 7.0)).sum() == pytest.approx(watched.sum(), rel=1e-4)
+
+
+def test_what_mends_the_mixture_worked_by_hand():
+    """Knots at 1 and e seconds, mended by 2 and by 1: between them, straight in logarithms; outside, as at the end."""
+    calibration = Calibration()
+    calibration.has_curve.fill_(True)
+    calibration.log_mixed.copy_(torch.arange(6.0))
+    calibration.log_ratio.copy_(torch.tensor([np.log(2.0), 0.0, 0.0, 0.0, 0.0, 0.0]))
+    top = np.full(4, 9.0)  # of all orders, so that the mixture is the mean
+    found = told(calibration, top, [0.5, 1.0, np.exp(0.5), 100.0])
+    np.testing.assert_allclose(found, [1.0, 2.0, np.exp(0.5) * np.sqrt(2.0), 100.0], rtol=3e-3)
 
 
 def world(rows: int = 40_000, seed: int = 1):
@@ -62,6 +74,26 @@ def test_a_distorted_order_becomes_seconds():
     found = told(calibration, fresh_order, fresh_mean)
     for part in np.array_split(np.argsort(fresh_truth), 10):
         assert found[part].mean() == pytest.approx(fresh_truth[part].mean(), rel=0.06)
+
+
+def test_tenths_of_the_prediction_are_right_where_order_and_mean_differ():
+    """Both know half of the truth: what the one adds to the other's level is not the mean given both."""
+    truth, order, _, watched = world(200_000)
+    noise = np.random.default_rng(9).normal(0.0, 0.7, (2, len(truth)))
+    order, mean = order + noise[0], truth * np.exp(noise[1])
+    calibration = Calibration()
+    calibration.fit(order[::2], mean[::2], watched[::2])
+    found, truth = told(calibration, order[1::2], mean[1::2]), truth[1::2]
+    for part in np.array_split(np.argsort(found), 10):
+        assert found[part].mean() == pytest.approx(truth[part].mean(), rel=0.08)
+
+
+def test_a_fifth_that_watched_nothing_is_not_mended():
+    order = np.arange(5000.0)
+    calibration = Calibration()
+    calibration.fit(order, np.ones(5000), np.maximum(order - 2000.0, 0.0))
+    assert not calibration.log_ratio.any()
+    assert np.isfinite(told(calibration, order, np.ones(5000))).all()
 
 
 def test_an_order_that_says_nothing_leaves_the_mean_of_everything():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from watchnext.config import IndexConfig
+from watchnext.retrieval.candidates import Wish
 from watchnext.retrieval.saved_sources import build_sources, open_sources, save_sources
 
 
@@ -14,7 +15,7 @@ def test_opened_sources_give_the_same_candidates(small_bundle, small_context, tm
     save_sources(built, tmp_path)
     opened = open_sources(network, tmp_path)
     assert type(opened.index) is type(built.index)
-    one, other = (generator.candidates(small_context, 10) for generator in (built, opened))
+    one, other = (generator.candidates(small_context, Wish(10)) for generator in (built, opened))
     assert one.sources == other.sources
     for column in ("video_row", "network_score", "rank", "source_score"):
         np.testing.assert_array_equal(getattr(one, column), getattr(other, column))

@@ -52,7 +52,7 @@ def test_a_place_names_title_channel_and_sources(recommender, table):
     assert one.title == video["title"]
     assert one.channel == str(video["channel_id"])
     assert one.score == one.expected_watch_seconds
-    assert set(one.sources) <= {"network", "co_watch", "popular"} and one.sources
+    assert set(one.sources) <= {"network", "co_watch", "popular", "channels"} and one.sources
 
 
 def test_the_retrieval_stage_expects_no_watch_time(recommender):

@@ -18,11 +18,24 @@ def query_tokens(queries: list[str]) -> list[list[str]]:
     >>> query_tokens(["Jazz  piano-trio", "!"])
     [['jazz', 'piano', 'trio', 'jazz piano', 'piano trio'], []]
     """
-    if not queries:
+    return _split(TOKENS, "query", queries)
+
+
+def title_words(titles: list[str]) -> list[list[str]]:
+    """Gives the words of each title, by the SQL that compiles a log.
+
+    >>> title_words(["Jazz  piano-trio", "!"])
+    [['jazz', 'piano', 'trio'], []]
+    """
+    return _split(TITLE_WORDS, "title", titles)
+
+
+def _split(how: str, column: str, texts: list[str]) -> list[list[str]]:
+    if not texts:
         return []
     with _database().cursor() as connection:
-        rows = connection.execute(f"SELECT {TOKENS} FROM (SELECT unnest(?) AS query)", [queries]).fetchall()
-    return [tokens for (tokens,) in rows]
+        rows = connection.execute(f"SELECT {how} FROM (SELECT unnest(?) AS {column})", [texts]).fetchall()
+    return [words for (words,) in rows]
 
 
 @cache

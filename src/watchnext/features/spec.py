@@ -21,7 +21,8 @@ UNBOUNDED = "everything.shown.*"
 class FeatureSpec:
     """Names of all continuous features, of a request and of its candidates, and the places of those that are used.
 
-    `durations` has the seconds of each video, NaN where unknown; `title_words` what `words_of_titles` gives.
+    `durations` has the seconds of each video, NaN where unknown; `title_words` what `words_of_titles` gives;
+    `num_sources` is how many sources of candidates the names are of.
     """
 
     config: FeaturesConfig
@@ -31,6 +32,7 @@ class FeatureSpec:
     places: Int[Array, "values"]
     durations: Float[Array, "videos"]
     title_words: Int[Array, "rows"]
+    num_sources: int
 
     @classmethod
     def of(
@@ -65,7 +67,10 @@ class FeatureSpec:
             left_out = (*config.exclude, UNBOUNDED)
             return np.flatnonzero([not any(fnmatchcase(name, pattern) for pattern in left_out) for name in every])
 
-        return cls(config, tuple(query), tuple(names), used(query), used(names), durations_of(dataset), title_words)
+        places = used(query), used(names)
+        return cls(
+            config, tuple(query), tuple(names), *places, durations_of(dataset), title_words, num_sources=len(sources)
+        )
 
 
 def durations_of(dataset: Dataset) -> Float[Array, "videos"]:

@@ -18,7 +18,7 @@ from watchnext.features.state import FeatureState
 from watchnext.progress import bar, say
 from watchnext.ranking.network import RankingBatch, RankingNetwork, RankingSizes
 from watchnext.ranking.objectives import Outcomes
-from watchnext.retrieval.candidates import CandidateGenerator
+from watchnext.retrieval.candidates import CandidateGenerator, Wish
 from watchnext.serving.stages import excluded_videos, inputs_of, request_context
 from watchnext.shapes import Array, Float, Int
 from watchnext.training.checkpoint import Checkpoint
@@ -133,7 +133,7 @@ def compute_inputs(
             part = examples.part(slice(start, start + _CHUNK))
             context = request_context(dataset, part.user_row, part.timestamp, generator, spec)
             excluded = excluded_videos(dataset, context, serving.exclude_seen)
-            candidates = generator.describe(context, part.video_row[:, None], serving.num_candidates, excluded)
+            candidates = generator.describe(context, part.video_row[:, None], Wish(serving.num_candidates, excluded))
             known = values.part(slice(start, start + _CHUNK))
             parts.append(inputs_of(dataset.videos, context, part.surface_row, candidates, known, spec))
             progress.advance(len(part))
@@ -158,7 +158,8 @@ def _with_unwatched_candidates(
             part = shown.part(slice(start, start + _CHUNK))
             context = request_context(dataset, part.user_row, part.timestamp, generator, spec)
             excluded = excluded_videos(dataset, context, serving.exclude_seen)
-            chosen = generator.draw(context, serving.num_candidates, excluded, config.sampled_negatives, random)
+            wish = Wish(serving.num_candidates, excluded)
+            chosen = generator.draw(context, wish, config.sampled_negatives, random)
             drawn.append(np.where(chosen == part.video_row[:, None], 0, chosen))
             progress.advance(len(part))
     return with_unwatched(shown, np.concatenate(drawn))

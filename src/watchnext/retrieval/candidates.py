@@ -1,7 +1,9 @@
 """Candidates from several sources, and what each source says of them (§2, §4.1)."""
 
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -47,18 +49,60 @@ class Candidates:
         """Which sources nominated each candidate."""
         return self.rank > 0
 
+    def only(self, source: str) -> "Candidates":
+        """Gives these with the rows of those that the source did not nominate as padding."""
+        kept = self.nominated[:, :, self.sources.index(source)]
+        return replace(self, video_row=np.where(kept, self.video_row, 0))
+
+
+Job = Callable[[], Lists]
+Gather = Callable[[Mapping[str, Job]], Mapping[str, Lists]]
+"""Runs the sources by name; those that are missing from what it gives have nominated nobody."""
+
+
+def one_by_one(jobs: Mapping[str, Job]) -> dict[str, Lists]:
+    """Asks one source after another, however long each takes."""
+    return {name: job() for name, job in jobs.items()}
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is wanted of the sources for a batch of users.
+
+    Every source lists `k` videos without its user's `excluded` ones; the first of them, as many as its quota says,
+    become candidates. A source without a quota may bring all. `allowed` says of every row whether it may come at all.
+    `gather` runs the sources.
+    """
+
+    k: int
+    excluded: RowLists | None = None
+    quotas: Mapping[str, int] = field(default_factory=dict)
+    allowed: Bool[Array, "_"] | None = None
+    gather: Gather = one_by_one
+
 
 class CandidateGenerator:
-    """All sources side by side: the network's neighbours, co-watched videos, recently popular ones."""
+    """All sources side by side: the network's neighbours, and others.
+
+    The ranker knows what the network, `co_watch` and `popular` say of each candidate, `sources`; those `beside` them
+    only nominate.
+    """
 
     def __init__(
-        self, network: RetrievalModel, index: VideoIndex, co_watch: CoWatch, popular: RecentPopularity
+        self,
+        network: RetrievalModel,
+        index: VideoIndex,
+        co_watch: CoWatch,
+        popular: RecentPopularity,
+        beside: tuple[CandidateSource, ...] = (),
     ) -> None:
         self.network = network
+        self.video_vectors: Any = network.video_vectors  # an array of vectors, or what is indexed like one
         self.index = index
         self.co_watch = co_watch
         self.popular = popular
         self.others: tuple[CandidateSource, ...] = (co_watch, popular)
+        self.beside = beside
         self.sources = ("network", *(source.name for source in self.others))
 
     def nearest(self, context: UserContext, k: int, excluded: RowLists | None = None) -> Int[Array, "batch k"]:
@@ -66,64 +110,70 @@ class CandidateGenerator:
         rows, _ = self.index.search(self.network.vectors_of(context), k, excluded)
         return rows
 
-    def candidates(self, context: UserContext, k: int, excluded: RowLists | None = None) -> Candidates:
-        """Gives the union of the k best videos of every source; the network's come first, best first.
+    def candidates(self, context: UserContext, wish: Wish) -> Candidates:
+        """Gives the union of what the sources nominate; the network's come first, best first.
 
         Every source is asked for enough to have k left after its excluded videos are struck.
         """
-        nominations = self._nominations(context, k, excluded)
-        merged = [_distinct(np.concatenate([rows[user] for rows, _ in nominations])) for user in range(len(context))]
+        users = self.network.vectors_of(context)
+        nominations = self._nominations(context, users, wish, (*self.others, *self.beside))
+        firsts = [rows[:, : wish.quotas.get(name, wish.k)] for name, (rows, _) in nominations.items()]
+        merged = [_distinct(np.concatenate([rows[user] for rows in firsts])) for user in range(len(context))]
         width = max((len(rows) for rows in merged), default=0)
         wide = [np.pad(rows, (0, width - len(rows))) for rows in merged]
         video_row = np.array(wide, dtype=np.int64).reshape(len(merged), width)
-        return self._described(context, video_row, nominations)
+        return self._described(users, video_row, nominations)
 
-    def describe(
-        self,
-        context: UserContext,
-        video_row: Int[Array, "batch candidates"],
-        k: int,
-        excluded: RowLists | None = None,
-    ) -> Candidates:
+    def describe(self, context: UserContext, video_row: Int[Array, "batch candidates"], wish: Wish) -> Candidates:
         """Gives, for videos that were shown anyway, what the sources would have said: training examples."""
-        return self._described(context, video_row, self._nominations(context, k, excluded))
+        users = self.network.vectors_of(context)
+        return self._described(users, video_row, self._nominations(context, users, wish, self.others))
 
     def draw(
-        self, context: UserContext, k: int, excluded: RowLists | None, count: int, random: np.random.Generator
+        self, context: UserContext, wish: Wish, count: int, random: np.random.Generator
     ) -> Int[Array, "batch samples"]:
         """Gives `count` random nominations for each user, row 0 where a list was short.
 
         A video that several sources nominate is drawn as many times as often, and may be drawn twice.
         """
-        listed = np.concatenate([rows for rows, _ in self._nominations(context, k, excluded)], axis=1)
+        nominations = self._nominations(context, self.network.vectors_of(context), wish, self.others)
+        listed = np.concatenate([rows for rows, _ in nominations.values()], axis=1)
         places = random.integers(0, listed.shape[1], (len(context), count))
         return np.take_along_axis(listed, places, axis=1)
 
-    def _nominations(self, context: UserContext, k: int, excluded: RowLists | None) -> list[Lists]:
-        longest = max((len(rows) for rows in excluded), default=0) if excluded else 0
-        found = [self.index.search(self.network.vectors_of(context), k, excluded)]
-        for source in self.others:
-            rows, scores = source.nominate(context, k + longest)
-            if excluded:
-                places = _allowed_places(rows, excluded, k)
-                rows, scores = _moved_up(rows, places), _moved_up(scores, places)
-            found.append((rows, scores))
-        return found
+    def _nominations(
+        self, context: UserContext, users: Array, wish: Wish, others: Sequence[CandidateSource]
+    ) -> dict[str, Lists]:
+        """What each source says, in the order of the sources."""
+        jobs: dict[str, Job] = {self.sources[0]: lambda: self.index.search(users, wish.k, wish.excluded, wish.allowed)}
+        jobs |= {source.name: partial(_nominated, source, context, wish) for source in others}
+        found = wish.gather(jobs)
+        nobody = np.zeros((len(context), 1), dtype=np.int64), np.zeros((len(context), 1), dtype=np.float32)
+        return {name: found.get(name, nobody) for name in jobs}
 
     def _described(
-        self,
-        context: UserContext,
-        video_row: Int[Array, "batch candidates"],
-        nominations: list[Lists],
+        self, users: Float[Array, "batch dim"], video_row: Int[Array, "batch candidates"], nominations: dict[str, Lists]
     ) -> Candidates:
-        vectors = self.network.video_vectors[video_row]
-        scores = np.einsum("bd,bcd->bc", self.network.vectors_of(context), vectors)
-        rank = np.stack([_ranks(rows, video_row) for rows, _ in nominations], axis=2)
+        scores = np.einsum("bd,bcd->bc", users, self.video_vectors[video_row])
+        rank = np.stack([_ranks(rows, video_row) for rows, _ in nominations.values()], axis=2)
         own = [
             np.take_along_axis(listed, np.maximum(rank[:, :, place] - 1, 0), axis=1)
-            for place, (_, listed) in enumerate(nominations)
+            for place, (_, listed) in enumerate(nominations.values())
         ]
-        return Candidates(self.sources, video_row, scores, rank, np.where(rank > 0, np.stack(own, axis=2), np.nan))
+        source_score = np.where(rank > 0, np.stack(own, axis=2), np.nan)
+        return Candidates(tuple(nominations), video_row, scores, rank, source_score)
+
+
+def _nominated(source: CandidateSource, context: UserContext, wish: Wish) -> Lists:
+    """A source's k best that are neither excluded nor outside what is allowed."""
+    longest = max((len(rows) for rows in wish.excluded), default=0) if wish.excluded else 0
+    rows, scores = source.nominate(context, wish.k + longest)
+    if wish.allowed is not None:
+        rows = np.where(wish.allowed[rows], rows, 0)
+    if wish.excluded or wish.allowed is not None:
+        places = _allowed_places(rows, wish.excluded or [rows[:0, 0]] * len(rows), wish.k)
+        rows, scores = _moved_up(rows, places), _moved_up(scores, places)
+    return rows, scores
 
 
 def _distinct(rows: Int[Array, "rows"]) -> Int[Array, "_"]:
@@ -142,7 +192,7 @@ def _allowed_places(rows: Int[Array, "batch width"], excluded: RowLists, k: int)
     """The first k places of each user's list that hold no excluded row, padded with -1."""
     places = np.full((len(rows), k), -1)
     for user, left_out in enumerate(excluded):
-        allowed = np.flatnonzero(~np.isin(rows[user], left_out))[:k]
+        allowed = np.flatnonzero(~np.isin(rows[user], left_out) & (rows[user] > 0))[:k]
         places[user, : len(allowed)] = allowed
     return places
 

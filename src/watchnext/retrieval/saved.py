@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -19,6 +20,7 @@ from watchnext.retrieval.index.exact import open_vectors
 from watchnext.retrieval.network import RetrievalModel, RetrievalNetwork
 from watchnext.retrieval.sizes import RetrievalSizes
 from watchnext.retrieval.user_tower import UserTower
+from watchnext.retrieval.video_side import VideoTower
 
 
 def save_network(network: RetrievalNetwork, folder: Path) -> dict[str, Any]:
@@ -51,6 +53,19 @@ def open_network(artifact: Artifact, videos: VideoTable, which: str = "") -> Ret
     put_weights(network.users, load_file(folder / "users.safetensors"))
     put_weights(network.videos, load_file(folder / "videos.safetensors"))
     return network.eval()
+
+
+def open_video_tower(artifact: Artifact, videos: VideoTable) -> VideoTower | None:
+    """Gives what makes vectors of new uploads; None where every video has a free vector alone."""
+    sizes, config = sizes_and_config(artifact)
+    if config.videos == "free":
+        return None
+    prefix = "" if config.videos == "tower" else "tower."
+    tower = VideoTower(config, sizes, videos, _quantiles(artifact.path, "video"), torch.Generator())
+    with safe_open(artifact.path / "videos.safetensors", "pt") as weights:
+        wanted = {name: weights.get_tensor(name) for name in weights.keys() if name.startswith(prefix)}
+    put_weights(tower, {name.removeprefix(prefix): weight for name, weight in wanted.items()})
+    return tower.eval()
 
 
 def sizes_and_config(artifact: Artifact) -> tuple[RetrievalSizes, RetrievalConfig]:

@@ -9,7 +9,9 @@ from watchnext.events.dataset import Dataset
 from watchnext.examples.contexts import context_as_of
 from watchnext.examples.next_watch import next_watches
 from watchnext.retrieval.candidates import CandidateGenerator
+from watchnext.retrieval.channels import WatchedChannels
 from watchnext.retrieval.co_watch import CoWatch
+from watchnext.retrieval.fresh import FreshUploads
 from watchnext.retrieval.index.engines import build_index, open_index, save_index
 from watchnext.retrieval.index.protocol import BuiltIndex, TunableIndex
 from watchnext.retrieval.index.tuning import tuned
@@ -32,6 +34,7 @@ def build_sources(network: RetrievalModel, dataset: Dataset, before: int, config
         index,
         CoWatch.fit(watches, dataset.num_videos, config.num_co_watched),
         RecentPopularity.fit(dataset),
+        (FreshUploads.fit(dataset.videos), WatchedChannels.fit(dataset.videos)),
     )
 
 
@@ -49,8 +52,9 @@ def save_sources(generator: CandidateGenerator, folder: Path) -> None:
     """Writes index and sources into `folder`."""
     assert isinstance(generator.index, BuiltIndex)  # `build_sources` made it
     save_index(generator.index, folder / "videos")
-    generator.co_watch.save(folder / generator.co_watch.name)
-    generator.popular.save(folder / generator.popular.name)
+    for source in (*generator.others, *generator.beside):
+        assert isinstance(source, CoWatch | RecentPopularity | FreshUploads | WatchedChannels)
+        source.save(folder / source.name)
 
 
 def open_sources(network: RetrievalModel, folder: Path) -> CandidateGenerator:
@@ -60,4 +64,5 @@ def open_sources(network: RetrievalModel, folder: Path) -> CandidateGenerator:
         open_index(folder / "videos"),
         CoWatch.open(folder / CoWatch.name),
         RecentPopularity.open(folder / RecentPopularity.name),
+        (FreshUploads.open(folder / FreshUploads.name), WatchedChannels.open(folder / WatchedChannels.name)),
     )

@@ -1,7 +1,6 @@
 """The recommender: a bundle that answers. No HTTP in here; command line and server both call it."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,10 @@ from watchnext.bundle.bundle import Bundle
 from watchnext.errors import RequestError, UnknownUserError
 from watchnext.examples.contexts import UserContext, UserRecords
 from watchnext.features.spec import empty_state
-from watchnext.features.state import FeatureState, FeatureValues
-from watchnext.ranking.network import Predictions
-from watchnext.retrieval.candidates import Candidates
+from watchnext.features.state import FeatureState
+from watchnext.retrieval.candidates import Wish
+from watchnext.serving.funnel import STAGES, Funnel, Question, Ranked
+from watchnext.serving.live import LiveBundle
 from watchnext.serving.recommendation import (
     Recommendation,
     Visitor,
@@ -23,19 +23,8 @@ from watchnext.serving.recommendation import (
 from watchnext.serving.stages import excluded_videos, inputs_of, request_context
 from watchnext.shapes import Array, Float, Int
 
-STAGES = ("ranking", "retrieval")
 _USERS_AT_ONCE = 64
 _ROWS_AT_ONCE = 2048
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """Lists of several users, best first, padded with row 0; in retrieval's order no watch time is expected (NaN)."""
-
-    video_row: Int[Array, "batch k"]
-    score: Float[Array, "batch k"]
-    expected_watch_seconds: Float[Array, "batch k"]
-    sources: list[list[tuple[str, ...]]]
 
 
 class Recommender:
@@ -47,6 +36,8 @@ class Recommender:
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
+        self.live = LiveBundle(bundle)
+        self.funnel = Funnel(self.live)
         self._earlier: tuple[int, FeatureState] | None = None
 
     @classmethod
@@ -137,7 +128,7 @@ class Recommender:
         Raises:
             RequestError: an impossible k or stage.
         """
-        self._refuse_impossible(k, stage)
+        self.refuse_impossible(k, stage)
         rows = self.bundle.dataset.vocabularies["users"].rows_of(user_ids)
         known = np.flatnonzero(rows)
         for start in range(0, len(known), _USERS_AT_ONCE):
@@ -165,9 +156,10 @@ class Recommender:
             part = slice(start, start + _ROWS_AT_ONCE)
             context = self._context(dataset, user_rows[part], timestamps[part])
             excluded = excluded_videos(dataset, context, serving.exclude_seen)
-            candidates = generator.describe(context, video_rows[part, None], serving.num_candidates, excluded)
-            said = self._predictions(context, candidates, surface_rows[part], values.part(part))
-            yield said.expected_watch_seconds[:, 0]
+            candidates = generator.describe(context, video_rows[part, None], Wish(serving.num_candidates, excluded))
+            known = values.part(part)
+            inputs = inputs_of(dataset.videos, context, surface_rows[part], candidates, known, self.bundle.features)
+            yield self.bundle.ranker.predictions(inputs).expected_watch_seconds[:, 0]
 
     def user_vectors(self, user_rows: Int[Array, "batch"], *, as_of: int | None = None) -> Float[Array, "batch dim"]:
         """Gives the vectors of users of the log, by row."""
@@ -194,21 +186,7 @@ class Recommender:
         surface: str | None,
     ) -> list[Recommendation]:
         ranked = self._lists(records, user_row, k, as_of, stage, exclude_seen, surface)
-        dataset = self.bundle.dataset
-        rows = ranked.video_row[0][ranked.video_row[0] > 0]
-        ids = dataset.vocabularies["videos"].ids_of(rows)
-        channels = dataset.vocabularies["channels"].ids_of(np.asarray(dataset.videos.channel_row[rows]))
-        return [
-            Recommendation(
-                ids[place],
-                float(ranked.score[0, place]),
-                float(ranked.expected_watch_seconds[0, place]) if stage == "ranking" else None,
-                ranked.sources[0][place],
-                dataset.titles[int(rows[place]) - 1].as_py(),
-                channels[place],
-            )
-            for place in range(len(rows))
-        ]
+        return recommendations(self.live, ranked)
 
     def _lists(
         self,
@@ -220,23 +198,15 @@ class Recommender:
         exclude_seen: bool | None,
         surface: str | None,
     ) -> Ranked:
-        self._refuse_impossible(k, stage)
-        serving = self.bundle.serving
-        moments = np.full(len(user_rows), self._moment(as_of), dtype=np.int64)
-        context = self._context(records, user_rows, moments)
-        strike = serving.exclude_seen if exclude_seen is None else exclude_seen
-        excluded = excluded_videos(records, context, strike)
-        num_candidates = max(k, serving.num_candidates)
-        candidates = self.bundle.generator.candidates(context, num_candidates, excluded)
+        self.refuse_impossible(k, stage)
+        surface_row = self.surface_row(surface)
+        question = Question(records, user_rows, self._moment(as_of), k, surface_row, stage, exclude_seen)
+        context = self.funnel.context(question)
+        candidates = self.funnel.candidates(question, context)
         if stage == "retrieval":
-            scores = candidates.network_score
-            said = Predictions(scores, np.full(scores.shape, np.nan, dtype=np.float32))
-        else:
-            state = self._state_before(int(moments[0]))
-            values = state.read(records.events, user_rows, moments, candidates.video_row)
-            surfaces = self._surface_rows(surface, len(user_rows))
-            said = self._predictions(context, candidates, surfaces, values)
-        return _best(candidates, said, k, only_nominated_by=0 if stage == "retrieval" else None)
+            return self.funnel.page(question, candidates.only("network"), None)
+        said = self.funnel.predictions(question, context, candidates, self.state_before(question.moment))
+        return self.funnel.page(question, candidates, said)
 
     def _moment(self, as_of: int | None, latest_event: int = 0) -> int:
         if as_of is None:
@@ -247,8 +217,8 @@ class Recommender:
     def _nothing_known(self) -> FeatureState:
         return empty_state(self.bundle.dataset, self.bundle.features.config)
 
-    def _state_before(self, moment: int) -> FeatureState:
-        """What was known before the moment: of an earlier one than the log's end by replaying the log."""
+    def state_before(self, moment: int) -> FeatureState:
+        """Gives what was known before the moment: of an earlier one than the log's end by replaying the log."""
         if moment >= self.bundle.dataset.log_end:
             return self.bundle.state
         if self._earlier is None or self._earlier[0] != moment:
@@ -261,21 +231,24 @@ class Recommender:
     def _context(self, records: UserRecords, user_rows: Array, moments: Array) -> UserContext:
         return request_context(records, user_rows, moments, self.bundle.generator, self.bundle.features)
 
-    def _predictions(
-        self, context: UserContext, candidates: Candidates, surface_rows: Int[Array, "batch"], values: FeatureValues
-    ) -> Predictions:
-        bundle = self.bundle
-        inputs = inputs_of(bundle.dataset.videos, context, surface_rows, candidates, values, bundle.features)
-        return bundle.ranker.predictions(inputs)
+    def surface_row(self, surface: str | None) -> int:
+        """Gives the row of a surface, 0 if none is named.
 
-    def _surface_rows(self, surface: str | None, count: int) -> Int[Array, "batch"]:
+        Raises:
+            RequestError: the log does not know it.
+        """
         surfaces = self.bundle.dataset.vocabularies["surfaces"]
-        row = surfaces.rows_of([surface])[0] if surface is not None else 0
+        row = int(surfaces.rows_of([surface])[0]) if surface is not None else 0
         if surface is not None and not row:
             raise RequestError("this surface does not occur in the bundle's log; leave it out if it is new.")
-        return np.full(count, row, dtype=np.int64)
+        return row
 
-    def _refuse_impossible(self, k: int, stage: str) -> None:
+    def refuse_impossible(self, k: int, stage: str) -> None:
+        """Refuses a k or a stage that cannot be.
+
+        Raises:
+            RequestError: so it is.
+        """
         num_videos = self.bundle.dataset.num_videos - 1
         if not 1 <= k <= num_videos:
             raise RequestError(f"k = {k}: between 1 and {num_videos:,} was expected, the videos of the catalogue.")
@@ -283,17 +256,18 @@ class Recommender:
             raise RequestError(f"stage = {stage!r}: one of {', '.join(STAGES)} was expected.")
 
 
-def _best(candidates: Candidates, said: Predictions, k: int, only_nominated_by: int | None) -> Ranked:
-    """Sorts each user's candidates by score, ties by row, and keeps k."""
-    allowed = candidates.video_row > 0
-    if only_nominated_by is not None:
-        allowed &= candidates.nominated[:, :, only_nominated_by]
-    ranked = np.where(allowed, said.score, -np.inf)
-    order = np.lexsort((candidates.video_row, -ranked), axis=1)[:, :k]
-    best = np.take_along_axis(ranked, order, axis=1)
-    rows = np.where(np.isneginf(best), 0, np.take_along_axis(candidates.video_row, order, axis=1))
-    nominated = np.take_along_axis(candidates.nominated, order[:, :, None], axis=1)
-    names = np.array(candidates.sources)
-    sources = [[tuple(names[flags].tolist()) for flags in user] for user in nominated]
-    seconds = np.take_along_axis(said.expected_watch_seconds, order, axis=1)
-    return Ranked(rows, best, seconds, sources)
+def recommendations(live: LiveBundle, ranked: Ranked) -> list[Recommendation]:
+    """Gives the first page as the world sees it."""
+    rows = ranked.video_row[0][ranked.video_row[0] > 0]
+    seconds = ranked.expected_watch_seconds[0]
+    return [
+        Recommendation(
+            one.video_id,
+            float(ranked.score[0, place]),
+            None if np.isnan(seconds[place]) else float(seconds[place]),
+            ranked.sources[0][place],
+            one.title,
+            one.channel,
+        )
+        for place, one in enumerate(live.describe(rows))
+    ]

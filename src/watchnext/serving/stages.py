@@ -38,6 +38,9 @@ def inputs_of(
     values: FeatureValues,
     spec: FeatureSpec,
 ) -> RankingInputs:
-    """Gives the ranker's inputs for the candidates of each user."""
-    nominations = Nominations(candidates.network_score, candidates.rank, candidates.source_score)
+    """Gives the ranker's inputs for the candidates of each user; of sources it did not learn it reads nothing."""
+    known = slice(0, spec.num_sources)
+    nominations = Nominations(
+        candidates.network_score, candidates.rank[:, :, known], candidates.source_score[:, :, known]
+    )
     return ranking_inputs(videos, context, surface_row, candidates.video_row, nominations, values, spec)

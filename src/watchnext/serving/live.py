@@ -1,0 +1,238 @@
+"""A bundle, and what happened since it was made: uploads, blocked videos, what is watched now."""
+
+import copy
+import threading
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from watchnext.artifacts import open_artifact
+from watchnext.bundle.bundle import Bundle
+from watchnext.errors import RequestError
+from watchnext.examples.contexts import UserContext, UserRecords
+from watchnext.features.counters import Counters
+from watchnext.features.inputs import RankingInputs
+from watchnext.features.state import FeatureState, Keys
+from watchnext.retrieval.candidates import CandidateGenerator, Candidates
+from watchnext.retrieval.index.live import LiveIndex
+from watchnext.retrieval.index.protocol import BuiltIndex
+from watchnext.retrieval.saved import open_video_tower
+from watchnext.retrieval.trending import Trending
+from watchnext.serving.events import LiveEvent
+from watchnext.serving.stages import inputs_of
+from watchnext.serving.uploads import Overlaid, Uploads, table_of_one
+from watchnext.shapes import Array, Bool, Float, Int
+
+_FILTERS_KEPT = 16
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What may come at all: videos of these categories, of these channels, no longer than this; empty is anything."""
+
+    categories: tuple[str, ...] = ()
+    channel_ids: tuple[str, ...] = ()
+    max_duration_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Described:
+    """What an answer says of a video; None where it is not known."""
+
+    video_id: int | str
+    title: str | None
+    channel: str | None
+    category: str | None
+    duration_seconds: float | None
+    uploaded_at: int | None
+
+
+class LiveBundle:
+    """A bundle that keeps up: think of it as the bundle made a moment ago, but for its networks.
+
+    Events may be applied from any thread while requests are answered; a request sees each whole or not at all. What
+    became of videos, channels and tags (the ranker's counters) is known up to the end of the bundle's log; what users
+    did is asked of their records.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        generator, dataset = bundle.generator, bundle.dataset
+        assert isinstance(generator.index, BuiltIndex)  # as `open_sources` gives it
+        self.index = LiveIndex(generator.index)
+        self.trending = Trending(dataset.log_end)
+        self.generator: CandidateGenerator = copy.copy(generator)
+        self.generator.index = self.index
+        self.generator.beside = (*generator.beside, self.trending)
+        self.uploads = Uploads.none(dataset, generator.network.video_vectors.shape[1])
+        self.blocked = np.zeros(0, dtype=np.int64)
+        self.latest_event = 0
+        self._tower = open_video_tower(
+            open_artifact(bundle.artifact.path / "retrieval", "retrieval", verify=False), dataset.videos
+        )
+        self._changing = threading.Lock()
+        self._mask_of = lru_cache(_FILTERS_KEPT)(self._mask)
+
+    def apply(self, event: LiveEvent) -> None:
+        """Takes one event in; what it says of one user alone is the business of that user's records.
+
+        Raises:
+            RequestError: an upload that says what no log of this bundle has, or of a video that is there.
+        """
+        with self._changing:
+            self.latest_event = max(self.latest_event, event.timestamp)
+            if event.kind == "upload":
+                self._upload(event)
+            elif event.kind in ("block", "unblock") and event.user_id is None:
+                row = self.rows_of([event.video_id])
+                change = np.union1d if event.kind == "block" else np.setdiff1d
+                self.blocked = change(self.blocked, row[row > 0])
+            elif event.kind == "watch" and event.completed:
+                row = self.rows_of([event.video_id])
+                if row[0]:
+                    self.trending.count(int(row[0]), event.timestamp)
+
+    def refuse_upload(self, video_id: str, columns: dict[str, Any]) -> None:
+        """Refuses what `apply` could not take.
+
+        Raises:
+            RequestError: as there.
+        """
+        table_of_one(self.bundle.dataset, columns)
+        if self.rows_of([video_id])[0]:
+            raise RequestError("a video of this id is there already; its columns come with the next bundle.")
+
+    def rows_of(self, video_ids: list[Any]) -> Int[Array, "videos"]:
+        """Gives the rows of videos, uploads included; 0 for unknown ones."""
+        rows = self.bundle.dataset.vocabularies["videos"].rows_of(video_ids)
+        if len(self.uploads):
+            newer = [0 if one is None else self.uploads.row_of(str(one)) for one in video_ids]
+            rows = np.where(rows > 0, rows, newer)
+        return rows
+
+    def describe(self, rows: Int[Array, "videos"]) -> list[Described]:
+        """Gives what is known of videos, uploads included."""
+        dataset, uploads = self.bundle.dataset, self.uploads
+        new = rows >= uploads.first_row
+        known = np.where(new, 0, rows)
+        table = uploads.table_of(dataset.videos, rows)
+        ids, vocabularies = dataset.vocabularies["videos"].ids_of(known), dataset.vocabularies
+        channels = vocabularies["channels"].ids_of(np.asarray(table.channel_row))
+        categories = self._categories(table.categorical)
+        durations = self._durations(table.continuous)
+        found = []
+        for place, row in enumerate(rows.tolist()):
+            nth = row - uploads.first_row
+            uploaded_at, seconds = int(table.uploaded_at[place]), float(durations[place])
+            found.append(
+                Described(
+                    uploads.ids[nth] if new[place] else ids[place],
+                    uploads.titles[nth] if new[place] else dataset.titles[row - 1].as_py(),
+                    uploads.channels[nth] if new[place] else channels[place],
+                    categories[place],
+                    None if np.isnan(seconds) else seconds,
+                    uploaded_at or None,
+                )
+            )
+        return found
+
+    def topics(self, rows: Int[Array, "videos"]) -> tuple[Int[Array, "videos"], Int[Array, "videos"]]:
+        """Gives the channel and the topic of videos, 0 for unknown: its category, or else its first tag."""
+        table = self.uploads.table_of(self.bundle.dataset.videos, rows)
+        names = self.bundle.dataset.video_categories
+        if "category" in names:
+            return table.channel_row, table.categorical[:, names.index("category")]
+        return table.channel_row, table.tag_rows[:, 0]
+
+    def allowed(self, filters: Filters) -> Bool[Array, "_"] | None:
+        """Gives which rows pass the filters; None where all do. The last sixteen answers are kept."""
+        return None if filters == Filters() else self._mask_of(filters, len(self.uploads))
+
+    def inputs(
+        self,
+        records: UserRecords,
+        context: UserContext,
+        surface_rows: Int[Array, "batch"],
+        candidates: Candidates,
+        state: FeatureState,
+    ) -> RankingInputs:
+        """Gives the ranker's inputs of candidates. Where uploads are among them, `records` are of few users.
+
+        Then the tables are copied for the videos that are met, and everything is asked of these.
+        """
+        bundle, events, rows = self.bundle, records.events, candidates.video_row
+        first_new = bundle.dataset.num_videos
+        users, moments = context.user_row, context.moment
+        if rows.max(initial=0) < first_new and (not len(self.uploads) or events.video_row.max(initial=0) < first_new):
+            values = state.read(events, users, moments, rows)
+            return inputs_of(bundle.dataset.videos, context, surface_rows, candidates, values, bundle.features)
+        met = np.unique(np.concatenate([[0], events.video_row, rows.ravel()]))
+        table = self.uploads.table_of(bundle.dataset.videos, met)
+        keys = Keys.of(table, bundle.dataset.video_categories)
+        known = np.where(met < first_new, met, 0)
+        video = Counters(**{name: column[known] for name, column in vars(state.counters["video"]).items()})
+        local = replace(state, keys=keys, counters=state.counters | {"video": video})
+        nearby = replace(events, video_row=np.searchsorted(met, events.video_row).astype(np.int32))
+        asked = np.searchsorted(met, rows)
+        values = local.read(nearby, users, moments, asked)
+        spec = replace(bundle.features, durations=self._durations(table.continuous))
+        found = inputs_of(table, context, surface_rows, replace(candidates, video_row=asked), values, spec)
+        return replace(found, video_row=np.where(rows < first_new, rows, 0))
+
+    def _upload(self, event: LiveEvent) -> None:
+        columns = dict(event.upload or {})
+        video_id = str(event.video_id)
+        if self.rows_of([video_id])[0]:
+            return  # a bundle that was made later knows it
+        one = table_of_one(self.bundle.dataset, columns)
+        row = np.array([self.uploads.first_row + len(self.uploads)])
+        vector = np.zeros(self.uploads.vectors.shape[1], dtype=np.float32)
+        if self._tower is not None:
+            vector = self._tower.of(one, np.zeros(1, dtype=np.int64))[0].detach().float().numpy()
+        title, channel = (None if columns.get(name) is None else str(columns[name]) for name in ("title", "channel_id"))
+        self.uploads = self.uploads.and_one(video_id, title, channel, one, vector)
+        self.generator.video_vectors = Overlaid(self.bundle.generator.video_vectors, self.uploads.vectors)
+        if self._tower is not None:
+            self.index.add(row, vector[None])
+
+    def _categories(self, categorical: Int[Array, "videos fields"]) -> list[Any]:
+        names = self.bundle.dataset.video_categories
+        if "category" not in names:
+            return [None] * len(categorical)
+        return self.bundle.dataset.vocabularies["videos.category"].ids_of(categorical[:, names.index("category")])
+
+    def _durations(self, continuous: Float[Array, "videos values"]) -> Float[Array, "videos"]:
+        numbers = self.bundle.dataset.facts["video_numbers"]
+        if "duration_seconds" not in numbers:
+            return np.full(len(continuous), np.nan, dtype=np.float32)
+        return np.asarray(continuous[:, numbers.index("duration_seconds")])
+
+    def _mask(self, filters: Filters, num_uploads: int) -> Bool[Array, "_"]:
+        """A scan of the catalogue's columns; `num_uploads` are in it."""
+        dataset = self.bundle.dataset
+        parts = [
+            (dataset.videos.channel_row, dataset.videos.categorical, dataset.videos.continuous),
+            (self.uploads.table.channel_row, self.uploads.table.categorical, self.uploads.table.continuous),
+        ]
+        masks = []
+        for channel_row, categorical, continuous in parts:
+            mask = np.ones(len(channel_row), dtype=bool)
+            if filters.channel_ids:
+                mask &= np.isin(channel_row, self._known("channels", filters.channel_ids))
+            if filters.categories:
+                if "category" not in dataset.video_categories:
+                    raise RequestError("the bundle's log knows no categories: leave the filter out.")
+                column = categorical[:, dataset.video_categories.index("category")]
+                mask &= np.isin(column, self._known("videos.category", filters.categories))
+            if filters.max_duration_seconds is not None:
+                mask &= self._durations(continuous) <= filters.max_duration_seconds
+            masks.append(mask)
+        found = np.concatenate(masks)[: dataset.num_videos + num_uploads]
+        found[0] = False
+        return found
+
+    def _known(self, vocabulary: str, values: tuple[str, ...]) -> Int[Array, "known"]:
+        rows = self.bundle.dataset.vocabularies[vocabulary].rows_of(values)
+        return rows[rows > 0]

@@ -1,0 +1,1 @@
+"""Where live events are kept: embedded (SQLite) or shared by several replicas (Redis)."""
