@@ -19,7 +19,7 @@ else
     torch_index="--extra-index-url https://download.pytorch.org/whl/cpu"
 fi
 # shellcheck disable=SC2086  # the option and its value are two words
-"$VENV/bin/python" -m pip install --quiet --disable-pip-version-check $torch_index -c constraints.txt -e '.[dev,tfrecord]'
+"$VENV/bin/python" -m pip install --quiet --disable-pip-version-check $torch_index -c constraints.txt -e '.[dev,redis,tfrecord]'
 # ScaNN has no wheel for every platform and Python: its tests are skipped where it is missing.
 "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt --only-binary scann scann ||
     echo "ScaNN could not be installed: everything but [index] engine = 'scann' works without it." >&2

@@ -56,6 +56,8 @@ cutoffs = [5, 10]
 bootstrap_draws = 50
 
 [serving]
+budget_ms = 60000  # what is left out for want of time is tested where time is
+source_budget_ms = 60000
 num_candidates = 20
 """
 

@@ -5,6 +5,7 @@ WatchnextError
 ├── ConfigurationError   the settings: an unknown key, a value out of range, keys that contradict each other
 ├── ArtifactError        a folder we wrote earlier: damaged, of another version, or not made from its neighbours
 ├── TrainingError        the loss stopped being a number
+├── StoreError           the store of live events: out of reach, full, busy for too long, or closed
 └── RequestError         a question: an unknown user, an impossible k
     └── UnknownUserError
 
@@ -30,6 +31,10 @@ class ArtifactError(WatchnextError):
 
 class TrainingError(WatchnextError):
     """Training cannot go on."""
+
+
+class StoreError(WatchnextError):
+    """The store of live events cannot be read or written now."""
 
 
 class RequestError(WatchnextError):

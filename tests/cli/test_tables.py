@@ -26,13 +26,13 @@ def test_every_setting_is_explained():
 
 @pytest.mark.parametrize("title", ["[/b]", "[red]", "a [live] set", "\\["])
 def test_a_title_is_printed_as_it_is(title, capsys):
-    print_recommendations(f"for user {title}", [Recommendation(1, 61.0, 61.0, ("network",), title, "channel")])
+    print_recommendations(f"for user {title}", [Recommendation(1, title, "channel", None, None, None, 61.0, 61.0, ("network",))])
     told = capsys.readouterr().out
     assert told.count(title) == 2 and "1:01" in told
 
 
 def test_columns_that_nothing_fills_are_left_out(capsys):
-    print_recommendations("for user 1", [Recommendation("x", 0.5, None, ("network",))])
+    print_recommendations("for user 1", [Recommendation("x", None, None, None, None, None, 0.5, None, ("network",))])
     told = capsys.readouterr().out
     assert "title" not in told and "channel" not in told and "network" in told
 

@@ -363,7 +363,7 @@ def test_a_bundle_of_another_catalogue_is_refused(world):
             pass
 
         def recommend_visitor(self, *_, **__):
-            return [Recommendation(100, 1.0, 1.0, ("network",))]
+            return [Recommendation(100, None, None, None, None, None, 1.0, 1.0, ("network",))]
 
     with pytest.raises(RequestError, match="Give the --world whose log it learnt from"):
         InProcess(OfAnotherLog(), world).page(request_of(world), 1)

@@ -47,7 +47,7 @@ def test_fewer_than_k_are_explained(client, seen_by, everything):
     left = len(everything) - len(seen_by(3))
     answer = client.get(ROUTE, params={"user_id": 3, "k": 100}).json()
     assert len(answer["recommendations"]) == left
-    assert answer["note"] == f"only {left} videos are left that were not seen before"
+    assert answer["note"] == f"only {left} videos are left that may be shown"
 
 
 def test_who_has_seen_everything_gets_an_empty_list(client, everything):
@@ -130,7 +130,20 @@ def test_the_openapi_document_lists_the_routes(client):
     document = client.get("/openapi.json").json()
     assert {path: set(methods) for path, methods in document["paths"].items()} == {
         "/healthz": {"get"},
+        "/readyz": {"get"},
+        "/metrics": {"get"},
         ROUTE: {"get", "post"},
+        "/v1/events": {"post"},
+        "/v1/users": {"get"},
+        "/v1/users/{user_id}": {"delete"},
+        "/v1/users/{user_id}/history": {"get"},
+        "/v1/videos": {"get", "post"},
+        "/v1/videos/{video_id}/similar": {"get"},
+        "/v1/videos/{video_id}/block": {"post", "delete"},
+        "/admin/status": {"get"},
+        "/admin/bundle": {"post"},
+        "/admin/rollback": {"post"},
+        "/admin/report": {"get"},
     }
 
 

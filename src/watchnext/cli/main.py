@@ -11,10 +11,9 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-import uvicorn
 
 from watchnext import pipeline
-from watchnext.cli import demonstration
+from watchnext.cli import demonstration, serving
 from watchnext.cli.tables import (
     print_features,
     print_recommendations,
@@ -30,7 +29,6 @@ from watchnext.memory import keep_freed_memory
 from watchnext.pipeline.trial import run_trial
 from watchnext.progress import say
 from watchnext.serving.batch import recommend_to_file, score_to_file, vectors_to_file
-from watchnext.serving.http import create_app
 from watchnext.serving.recommender import Recommender
 from watchnext.simulation.log import write_log
 from watchnext.simulation.settings import WorldConfig
@@ -228,16 +226,8 @@ def vectors(
     say(f"{count:,} rows in {output}")
 
 
-@app.command()
-def serve(
-    bundle: BundleFolder,
-    host: Annotated[str, typer.Option(help="address to listen on; only this machine by default")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="port to listen on", min=0, max=65535)] = 8000,
-) -> None:
-    """Answer over HTTP: /v1/recommendations, /healthz, and /docs for the API."""
-    Recommender.open(bundle)  # a damaged bundle is told here, not in the middle of a server's traceback
-    say(f"http://{host}:{port}/docs describes the API; try /v1/recommendations?user_id=…&k=20")
-    uvicorn.run(create_app(bundle), host=host, port=port, log_level="warning")
+for command in (serving.serve, serving.promote, serving.rollback, serving.export):
+    app.command()(command)
 
 
 @app.command()

@@ -110,6 +110,7 @@ def _merge_events(log: EventLog) -> None:
 
 def _periods(log: EventLog, split: SplitConfig) -> dict[str, Any]:
     return asdict(split_log(log, "merged", split)) | {
+        "completed_rule": log.mapping.completed_rule,
         "has_impressions": log.rows("impressions") > 0,
         "num_repeats": log.rows("impressions") + log.rows("watches") - log.rows("merged"),
     }

@@ -49,6 +49,11 @@ class Candidates:
         """Which sources nominated each candidate."""
         return self.rank > 0
 
+    def first(self, count: int) -> "Candidates":
+        """Gives the first of each user."""
+        columns = {name: column[:, :count] for name, column in vars(self).items() if name != "sources"}
+        return Candidates(self.sources, **columns)
+
     def only(self, source: str) -> "Candidates":
         """Gives these with the rows of those that the source did not nominate as padding."""
         kept = self.nominated[:, :, self.sources.index(source)]
@@ -110,12 +115,15 @@ class CandidateGenerator:
         rows, _ = self.index.search(self.network.vectors_of(context), k, excluded)
         return rows
 
-    def candidates(self, context: UserContext, wish: Wish) -> Candidates:
+    def candidates(
+        self, context: UserContext, wish: Wish, users: Float[Array, "batch dim"] | None = None
+    ) -> Candidates:
         """Gives the union of what the sources nominate; the network's come first, best first.
 
-        Every source is asked for enough to have k left after its excluded videos are struck.
+        Every source is asked for enough to have k left after its excluded videos are struck. `users` are the users'
+        vectors, if they are known already.
         """
-        users = self.network.vectors_of(context)
+        users = self.network.vectors_of(context) if users is None else users
         nominations = self._nominations(context, users, wish, (*self.others, *self.beside))
         firsts = [rows[:, : wish.quotas.get(name, wish.k)] for name, (rows, _) in nominations.items()]
         merged = [_distinct(np.concatenate([rows[user] for rows in firsts])) for user in range(len(context))]

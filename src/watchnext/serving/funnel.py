@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from watchnext.examples.contexts import UserContext, UserRecords
+from watchnext.features.inputs import RankingInputs
 from watchnext.features.state import FeatureState
 from watchnext.ranking.network import Predictions
-from watchnext.retrieval.candidates import Candidates, Gather, Wish, one_by_one
+from watchnext.retrieval.candidates import Candidates, Gather, Wish, one_by_one, without
 from watchnext.serving.diversity import diverse
 from watchnext.serving.live import LiveBundle
 from watchnext.serving.stages import excluded_videos, request_context
@@ -58,8 +59,14 @@ class Funnel:
         context = request_context(question.records, question.user_row, moments, bundle.generator, bundle.features)
         return context if not len(self.live.uploads) else _without(context, bundle.dataset.num_videos)
 
-    def candidates(self, question: Question, context: UserContext, gather: Gather = one_by_one) -> Candidates:
-        """Gives what the sources nominate, by their quotas; the network's at least k."""
+    def candidates(
+        self,
+        question: Question,
+        context: UserContext,
+        gather: Gather = one_by_one,
+        users: Float[Array, "batch dim"] | None = None,
+    ) -> Candidates:
+        """Gives what the sources nominate, by their quotas; the network's at least k. See `CandidateGenerator`."""
         serving = self.serving
         quotas = {
             name: getattr(serving, f"{name}_quota") for name in ("co_watch", "popular", "fresh", "channels", "trending")
@@ -67,14 +74,30 @@ class Funnel:
         wish = Wish(
             max(question.k, serving.num_candidates), self._struck(question, context), quotas, question.allowed, gather
         )
-        return self.live.generator.candidates(context, wish)
+        return self.live.generator.candidates(context, wish, users)
 
-    def predictions(
+    def popular(self, question: Question, context: UserContext) -> Candidates:
+        """Gives what everybody watches of late, in its order, for when nothing else can be had."""
+        generator = self.live.generator
+        struck = self._struck(question, context) or [np.zeros(0, dtype=np.int64)] * len(context)
+        longest = max(len(rows) for rows in struck)
+        rows, _ = generator.popular.nominate(context, question.k + longest)
+        if question.allowed is not None:
+            rows = np.where(question.allowed[rows], rows, 0)
+        rows = without(rows, struck, question.k)
+        scores = np.broadcast_to(-np.arange(question.k, dtype=np.float32), rows.shape)
+        rank = np.where(rows > 0, np.arange(1, question.k + 1), 0)[:, :, None]
+        return Candidates((generator.popular.name,), rows, scores, rank, scores[:, :, None])
+
+    def inputs(
         self, question: Question, context: UserContext, candidates: Candidates, state: FeatureState
-    ) -> Predictions:
-        """Gives what the ranker says of candidates, `state` being what was known at the question's moment."""
+    ) -> RankingInputs:
+        """Gives what the ranker reads of candidates, `state` being what was known at the question's moment."""
         surfaces = np.full(len(question.user_row), question.surface_row, dtype=np.int64)
-        inputs = self.live.inputs(question.records, context, surfaces, candidates, state)
+        return self.live.inputs(question.records, context, surfaces, candidates, state)
+
+    def predictions(self, inputs: RankingInputs) -> Predictions:
+        """Gives what the ranker says of candidates."""
         return self.live.bundle.ranker.predictions(inputs)
 
     def page(self, question: Question, candidates: Candidates, said: Predictions | None) -> Ranked:

@@ -1,152 +1,93 @@
-"""The HTTP API: each endpoint parses, calls the recommender, and renders."""
+"""The HTTP application: what an application calls, what an operator calls, and the page."""
 
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from fastapi import FastAPI, Query, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi.staticfiles import StaticFiles
+from starlette.types import Scope
 
-from watchnext.errors import RequestError, UnknownUserError
-from watchnext.serving.recommendation import Recommendation, Visitor, Watch
-from watchnext.serving.recommender import Recommender
+from watchnext.errors import ArtifactError, RequestError, StoreError, UnknownUserError, WatchnextError
+from watchnext.serving import admin, routes
+from watchnext.serving.guard import Guard
+from watchnext.serving.lookup import UnknownVideoError
+from watchnext.serving.server import OverloadError, Server, ServerSettings
 
-Stage = Literal["ranking", "retrieval"]
-_MOST_EVENTS = 1000
-
-
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class WatchBody(_Body):
-    """One watch of an inline history."""
-
-    video_id: int | str
-    timestamp: int | None = Field(None, ge=0, description="Unix seconds; without it, the order given counts")
-    watch_seconds: float | None = Field(None, ge=0, le=86_400)
-    completed: bool = True
+PAGE = Path(__file__).parent / "page"
+_STATUS = {
+    UnknownUserError: 404,
+    UnknownVideoError: 404,
+    RequestError: 422,
+    ArtifactError: 409,
+    StoreError: 503,
+    OverloadError: 503,
+}
 
 
-class SearchBody(_Body):
-    """One search of an inline history."""
+def create_app(bundle: Path | None = None, settings: ServerSettings | None = None) -> FastAPI:
+    """Gives the application that serves the bundle; it loads when the server starts.
 
-    query: str = Field(max_length=1000)
-    timestamp: int = Field(0, ge=0, description="Unix seconds")
-
-
-class VisitorBody(_Body):
-    """Somebody described by the request itself."""
-
-    history: list[WatchBody] = Field([], max_length=_MOST_EVENTS, description="oldest first")
-    searches: list[SearchBody] = Field([], max_length=_MOST_EVENTS)
-    attributes: dict[str, str | float | int] = Field({}, description="the user's columns of the log, by name")
-    k: int = Field(20, ge=1)
-    as_of: int | None = Field(
-        None, ge=0, description="Unix seconds; by default the end of the bundle's log, or of the history if later"
-    )
-    stage: Stage = "ranking"
-    exclude_seen: bool | None = None
-    surface: str | None = None
-
-
-class Place(BaseModel):
-    """One place of the answer."""
-
-    video_id: int | str
-    score: float
-    expected_watch_seconds: float | None
-    sources: list[str]
-    title: str | None
-    channel: str | None
-
-
-class Answer(BaseModel):
-    """A list, best first; `note` says why there are fewer than k."""
-
-    bundle: str
-    recommendations: list[Place]
-    note: str | None = None
-
-
-def create_app(bundle: Path) -> FastAPI:
-    """Gives the application that serves the bundle; it loads when the server starts."""
+    Without settings it keeps its files in a folder that is gone when it ends: for tests and notebooks.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.recommender = Recommender.open(bundle)
-        yield
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            chosen = settings or ServerSettings(Path(folder))
+            server = Server(replace(chosen, bundle=bundle or chosen.bundle))
+            app.state.server = server
+            try:
+                yield
+            finally:
+                server.close()
 
-    app = FastAPI(title="watchnext", version="1", lifespan=lifespan)
-    app.add_api_route("/healthz", healthz, methods=["GET"])
-    app.add_api_route("/v1/recommendations", recommend_user, methods=["GET"], response_model=Answer)
-    app.add_api_route("/v1/recommendations", recommend_visitor, methods=["POST"], response_model=Answer)
-    app.add_exception_handler(RequestError, _refused)
+    app = FastAPI(
+        title="watchnext",
+        version="1",
+        lifespan=lifespan,
+        summary="Who should watch what next.",
+        responses={
+            401: {"description": "a write or admin route without its token"},
+            413: {"description": "a body that is too long"},
+            422: {"description": "a request that cannot be answered; 'detail' says why"},
+            429: {"description": "more requests than this address may send"},
+            500: {"description": "a fault of the server"},
+            503: {"description": "too much is asked, or the store of events does not answer"},
+        },
+    )
+    app.include_router(routes.router)
+    app.include_router(admin.router)
+    app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
+    app.add_exception_handler(WatchnextError, _refused)
     app.add_exception_handler(RequestValidationError, _malformed)
+
+    def told(scope: Scope, status: int, seconds: float) -> None:
+        route = scope.get("route")
+        server: Server | None = getattr(app.state, "server", None)
+        if server is not None:
+            server.metrics.requested(getattr(route, "path", "page"), scope["method"], status)
+            if status >= 500 and status != 503:
+                server.recent.count("failed")
+
+    limits = settings or ServerSettings(Path())
+    app.add_middleware(Guard, most_bytes=limits.most_body_bytes, rate=limits.rate, told=told)
     return app
 
 
-def healthz(request: Request) -> dict[str, str]:
-    """Says that the server answers, and which bundle it serves."""
-    return {"status": "ok", "bundle": _recommender(request).bundle.version}
-
-
-def recommend_user(
-    request: Request,
-    user_id: Annotated[str, Query(description="a user of the bundle's log")],
-    k: Annotated[int, Query(ge=1)] = 20,
-    as_of: Annotated[int | None, Query(ge=0, description="Unix seconds")] = None,
-    stage: Stage = "ranking",
-    exclude_seen: bool | None = None,
-    surface: str | None = None,
-) -> Answer:
-    """Gives the k best videos for a user of the bundle's log."""
-    recommender = _recommender(request)
-    found = recommender.recommend(user_id, k, as_of=as_of, stage=stage, exclude_seen=exclude_seen, surface=surface)
-    return _answer(recommender, found, k)
-
-
-def recommend_visitor(request: Request, body: VisitorBody) -> Answer:
-    """Gives the k best videos for somebody whose history comes with the request."""
-    recommender = _recommender(request)
-    visitor = Visitor(
-        tuple(Watch(**dict(watch)) for watch in body.history),
-        tuple((search.timestamp, search.query) for search in body.searches),
-        dict(body.attributes),
-    )
-    found = recommender.recommend_visitor(
-        visitor,
-        body.k,
-        as_of=body.as_of,
-        stage=body.stage,
-        exclude_seen=body.exclude_seen,
-        surface=body.surface,
-    )
-    return _answer(recommender, found, body.k)
-
-
-def _recommender(request: Request) -> Recommender:
-    recommender: Recommender = request.app.state.recommender
-    return recommender
-
-
-def _answer(recommender: Recommender, found: list[Recommendation], k: int) -> Answer:
-    note = None if len(found) == k else f"only {len(found)} videos are left that were not seen before"
-    places: list[Any] = [asdict(one) for one in found]
-    return Answer(bundle=recommender.bundle.version, recommendations=places, note=note)
-
-
 async def _refused(request: Request, error: Exception) -> JSONResponse:
-    status = 404 if isinstance(error, UnknownUserError) else 422
-    return JSONResponse({"detail": str(error)}, status)
+    status = next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 500)
+    headers = {"retry-after": "1"} if status == 503 else None
+    return JSONResponse({"detail": str(error)}, status, headers)
 
 
 async def _malformed(request: Request, error: Exception) -> JSONResponse:
     """Names the field and what is wrong, without the value: it may say who asks, and NaN cannot be rendered."""
     assert isinstance(error, RequestValidationError)
-    detail = [{key: one[key] for key in ("loc", "msg", "type")} for one in error.errors()]
+    detail: list[dict[str, Any]] = [{key: one[key] for key in ("loc", "msg", "type")} for one in error.errors()]
     return JSONResponse({"detail": detail}, 422)

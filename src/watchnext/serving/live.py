@@ -37,6 +37,9 @@ class Filters:
     max_duration_seconds: float | None = None
 
 
+EVERYTHING = Filters()
+
+
 @dataclass(frozen=True)
 class Described:
     """What an answer says of a video; None where it is not known."""
@@ -112,14 +115,20 @@ class LiveBundle:
             rows = np.where(rows > 0, rows, newer)
         return rows
 
+    def ids_of(self, rows: Int[Array, "videos"]) -> list[Any]:
+        """Gives the ids of videos, uploads included."""
+        new = rows >= self.uploads.first_row
+        ids = self.bundle.dataset.vocabularies["videos"].ids_of(np.where(new, 0, rows))
+        for place in np.flatnonzero(new).tolist():
+            ids[place] = self.uploads.ids[rows[place] - self.uploads.first_row]
+        return ids
+
     def describe(self, rows: Int[Array, "videos"]) -> list[Described]:
         """Gives what is known of videos, uploads included."""
         dataset, uploads = self.bundle.dataset, self.uploads
         new = rows >= uploads.first_row
-        known = np.where(new, 0, rows)
         table = uploads.table_of(dataset.videos, rows)
-        ids, vocabularies = dataset.vocabularies["videos"].ids_of(known), dataset.vocabularies
-        channels = vocabularies["channels"].ids_of(np.asarray(table.channel_row))
+        ids, channels = self.ids_of(rows), dataset.vocabularies["channels"].ids_of(np.asarray(table.channel_row))
         categories = self._categories(table.categorical)
         durations = self._durations(table.continuous)
         found = []
@@ -128,7 +137,7 @@ class LiveBundle:
             uploaded_at, seconds = int(table.uploaded_at[place]), float(durations[place])
             found.append(
                 Described(
-                    uploads.ids[nth] if new[place] else ids[place],
+                    ids[place],
                     uploads.titles[nth] if new[place] else dataset.titles[row - 1].as_py(),
                     uploads.channels[nth] if new[place] else channels[place],
                     categories[place],
@@ -148,7 +157,7 @@ class LiveBundle:
 
     def allowed(self, filters: Filters) -> Bool[Array, "_"] | None:
         """Gives which rows pass the filters; None where all do. The last sixteen answers are kept."""
-        return None if filters == Filters() else self._mask_of(filters, len(self.uploads))
+        return None if filters == EVERYTHING else self._mask_of(filters, len(self.uploads))
 
     def inputs(
         self,

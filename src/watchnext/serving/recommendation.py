@@ -16,15 +16,45 @@ _LARGEST_NUMBER = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
-class Recommendation:
-    """One place of a list: the border type between serving and the world."""
+class PulledBy:
+    """A watched video, and the share of the match between user and candidate that is gone without it."""
 
     video_id: int | str
+    title: str | None
+    pull: float
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """A group of the ranker's inputs, and the seconds that it adds over what is usual there."""
+
+    name: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Why:
+    """Why a video is in a list: who nominated it, what pulled it in, what the ranker made of it."""
+
+    sources: tuple[str, ...]
+    watches: tuple[PulledBy, ...]
+    features: tuple[Contribution, ...]
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """One place of a list: the border type between serving and the world. None stands for unknown."""
+
+    video_id: int | str
+    title: str | None
+    channel: str | None
+    category: str | None
+    duration_seconds: float | None
+    uploaded_at: int | None
     score: float
     expected_watch_seconds: float | None
     sources: tuple[str, ...]
-    title: str | None = None
-    channel: str | None = None
+    why: Why | None = None
 
 
 @dataclass(frozen=True)

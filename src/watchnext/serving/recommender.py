@@ -83,7 +83,7 @@ class Recommender:
             RequestError: an impossible moment.
         """
         dataset = self.bundle.dataset
-        moments = np.full(1, self._moment(as_of), dtype=np.int64)
+        moments = np.full(1, self.moment(as_of), dtype=np.int64)
         context = self._context(dataset, self._known_user(user_id), moments)
         rows = dataset.vocabularies["videos"].rows_of(video_ids)
         chances = self.bundle.generator.network.probabilities(context)[0, rows]
@@ -108,7 +108,7 @@ class Recommender:
             RequestError: an impossible k, stage, surface, time or attribute.
         """
         refuse_impossible_times("timestamp", visitor.times)
-        moment = self._moment(as_of, latest_event=max(visitor.times, default=0))
+        moment = self.moment(as_of, latest_event=max(visitor.times, default=0))
         records = VisitorRecords.of(visitor, self.bundle.dataset, moment)
         return self._one_list(records, np.array([1]), k, moment, stage, exclude_seen, surface)
 
@@ -163,7 +163,7 @@ class Recommender:
 
     def user_vectors(self, user_rows: Int[Array, "batch"], *, as_of: int | None = None) -> Float[Array, "batch dim"]:
         """Gives the vectors of users of the log, by row."""
-        moments = np.full(len(user_rows), self._moment(as_of), dtype=np.int64)
+        moments = np.full(len(user_rows), self.moment(as_of), dtype=np.int64)
         return self.bundle.generator.network.vectors_of(self._context(self.bundle.dataset, user_rows, moments))
 
     def _known_user(self, user_id: int | str) -> Int[Array, "batch"]:
@@ -200,15 +200,20 @@ class Recommender:
     ) -> Ranked:
         self.refuse_impossible(k, stage)
         surface_row = self.surface_row(surface)
-        question = Question(records, user_rows, self._moment(as_of), k, surface_row, stage, exclude_seen)
+        question = Question(records, user_rows, self.moment(as_of), k, surface_row, stage, exclude_seen)
         context = self.funnel.context(question)
         candidates = self.funnel.candidates(question, context)
         if stage == "retrieval":
             return self.funnel.page(question, candidates.only("network"), None)
-        said = self.funnel.predictions(question, context, candidates, self.state_before(question.moment))
-        return self.funnel.page(question, candidates, said)
+        inputs = self.funnel.inputs(question, context, candidates, self.state_before(question.moment))
+        return self.funnel.page(question, candidates, self.funnel.predictions(inputs))
 
-    def _moment(self, as_of: int | None, latest_event: int = 0) -> int:
+    def moment(self, as_of: int | None, latest_event: int = 0) -> int:
+        """Gives the moment of a question: `as_of`, or the end of the log, or just after a later event.
+
+        Raises:
+            RequestError: an impossible moment.
+        """
         if as_of is None:
             return max(self.bundle.dataset.log_end, latest_event + 1)
         refuse_impossible_times("as_of", [as_of])
@@ -262,12 +267,10 @@ def recommendations(live: LiveBundle, ranked: Ranked) -> list[Recommendation]:
     seconds = ranked.expected_watch_seconds[0]
     return [
         Recommendation(
-            one.video_id,
-            float(ranked.score[0, place]),
-            None if np.isnan(seconds[place]) else float(seconds[place]),
-            ranked.sources[0][place],
-            one.title,
-            one.channel,
+            **vars(one),
+            score=float(ranked.score[0, place]),
+            expected_watch_seconds=None if np.isnan(seconds[place]) else float(seconds[place]),
+            sources=ranked.sources[0][place],
         )
         for place, one in enumerate(live.describe(rows))
     ]

@@ -10,14 +10,20 @@ from watchnext.serving.events import LiveEvent
 class EventStore(Protocol):
     """A journal of live events that survives a kill at any moment.
 
-    Every event has a sequence number, from 1, in the order of acceptance. Calls may come from any thread; several
-    processes may share one store.
+    Every event has a sequence number, from 1, in the order of acceptance; no number is given twice. Calls may come
+    from any thread; several processes may share one store. A limit below 1 gives nothing.
+
+    Raises:
+        StoreError: from every call, where the store is out of reach, full, busy for too long, or closed.
     """
 
     def append(self, events: Sequence[LiveEvent]) -> int:
         """Writes events, all or none of them, and gives how many were new; on return they are on disk.
 
         An event whose id is known is not written again. Events of forgotten users are written: they are somebody new.
+
+        Raises:
+            RequestError: a timestamp is no Unix time in seconds; nothing is written.
         """
         ...
 
@@ -29,14 +35,19 @@ class EventStore(Protocol):
         """Gives up to `limit` events with larger sequence numbers, in their order."""
         ...
 
+    def for_everybody(self, sequence: int, limit: int) -> list[tuple[int, LiveEvent]]:
+        """Gives what `since` does, but only events of no user: uploads, and videos that nobody shall see."""
+        ...
+
     def last_sequence(self) -> int:
         """Gives the sequence number of the newest event, 0 if there never was one; cheap enough for every request."""
         ...
 
     def forget(self, user_id: str, moment: int) -> int:
-        """Deletes everything of a user for good, and gives how many events that were.
+        """Deletes everything of a user for good, ids of events too, and gives how many events that were.
 
         That the user was forgotten at `moment` (Unix seconds) is kept, so that older records elsewhere are not used.
+        The latest moment counts.
         """
         ...
 
@@ -49,5 +60,5 @@ class EventStore(Protocol):
         ...
 
     def close(self) -> None:
-        """Releases files or connections."""
+        """Releases files or connections; later calls fail."""
         ...

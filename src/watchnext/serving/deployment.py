@@ -1,0 +1,205 @@
+"""Which bundles answer, and for whom: promotion, rollback, and two bundles side by side."""
+
+import hashlib
+import json
+import logging
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from watchnext.artifacts import writing_file
+from watchnext.errors import ArtifactError, RequestError, WatchnextError
+from watchnext.serving.events import LiveEvent
+from watchnext.serving.funnel import Question
+from watchnext.serving.live_records import past_of
+from watchnext.serving.recommender import Recommender, recommendations
+from watchnext.serving.stores.protocol import EventStore
+
+MAIN = "main"
+_log = logging.getLogger(__name__)
+_SHARES = 2**32
+_EVENTS_AT_ONCE = 10_000
+_CHECKED_USERS = 5
+_CHECKED_K = 10
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A bundle that answers a share of the users, by the name that answers and logs give."""
+
+    name: str
+    share: float
+    path: Path
+    recommender: Recommender
+    loaded_at: float
+
+    @property
+    def version(self) -> str:
+        """The bundle's version."""
+        return self.recommender.bundle.version
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """The variants that answer at one time; their shares add up to 1."""
+
+    variants: tuple[Variant, ...]
+
+    def variant_of(self, who: str | None) -> Variant:
+        """Gives the variant of a user: the same one at every request. Nobody in particular has the first."""
+        if who is None or len(self.variants) == 1:
+            return self.variants[0]
+        place = int.from_bytes(hashlib.sha256(who.encode()).digest()[:4]) / _SHARES
+        for variant in self.variants:
+            place -= variant.share
+            if place < 0.0:
+                return variant
+        return self.variants[-1]
+
+
+class Deployments:
+    """The deployment that answers now, and the one before it.
+
+    A new bundle is loaded and checked beside the old one; then one assignment switches. Requests that have begun
+    finish on what they began with. What is deployed is written to `memory`, a JSON file, for the next start.
+    """
+
+    def __init__(self, store: EventStore, memory: Path) -> None:
+        self._store = store
+        self._memory = memory
+        self._changing = threading.Lock()
+        self._following = threading.Lock()
+        self._followed = store.last_sequence()
+        self.previous: Deployment | None = None
+        self._now: Deployment | None = None
+
+    @property
+    def now(self) -> Deployment:
+        """The deployment that answers.
+
+        Raises:
+            RequestError: none does yet.
+        """
+        if self._now is None:
+            raise RequestError("no bundle is served yet: wait until /readyz says so.")
+        return self._now
+
+    def remembered(self) -> Path | None:
+        """Gives the bundle that was last deployed here, if any: what to serve when nothing else is said."""
+        if not self._memory.exists():
+            return None
+        return Path(json.loads(self._memory.read_text())["now"][0]["path"])
+
+    def promote(self, path: Path, share: float = 1.0, name: str = MAIN) -> Variant:
+        """Loads and checks the bundle, then lets it answer: everybody, or a share of the users beside the first bundle.
+
+        Raises:
+            ArtifactError: it is damaged, or does not serve what it says offline.
+            RequestError: an impossible share or name, or another promotion is going on.
+        """
+        if not 0.0 < share <= 1.0:
+            raise RequestError(f"share = {share}: above 0 and up to 1 was expected, the share of users it answers.")
+        if share < 1.0 and (self._now is None or name == self._now.variants[0].name):
+            raise RequestError("a share needs a bundle to share with, and another name than that one's: say variant.")
+        if not self._changing.acquire(blocking=False):
+            raise RequestError("another promotion is going on: wait for it.")
+        try:
+            variant = self._loaded(path, share, name)
+            before = self._now
+            beside: tuple[Variant, ...] = ()
+            if share < 1.0 and before is not None:
+                first = before.variants[0]
+                beside = (Variant(first.name, 1.0 - share, first.path, first.recommender, first.loaded_at),)
+            self._switch(Deployment((*beside, variant)), before)
+            return variant
+        finally:
+            self._changing.release()
+
+    def rollback(self) -> Deployment:
+        """Goes back to the deployment before this one, which becomes the one to go back to.
+
+        Raises:
+            RequestError: there was none, or a promotion is going on.
+        """
+        if not self._changing.acquire(blocking=False):
+            raise RequestError("a promotion is going on: wait for it.")
+        try:
+            if self.previous is None or self._now is None:
+                raise RequestError("there is nothing to go back to: no other bundle was served since the start.")
+            self._switch(self.previous, self._now)
+            return self.now
+        finally:
+            self._changing.release()
+
+    def follow(self) -> None:
+        """Takes in what came into the store since the last time: uploads, blocked videos, watches."""
+        if self._store.last_sequence() == self._followed:
+            return
+        with self._following:
+            while events := self._store.since(self._followed, _EVENTS_AT_ONCE):
+                loaded = self._loaded_variants()
+                for sequence, event in events:
+                    for variant in loaded:
+                        _apply(variant, event)
+                    self._followed = sequence
+
+    def _loaded_variants(self) -> list[Variant]:
+        every = [*(self._now.variants if self._now else ()), *(self.previous.variants if self.previous else ())]
+        return list({id(variant.recommender): variant for variant in every}.values())
+
+    def _loaded(self, path: Path, share: float, name: str) -> Variant:
+        recommender = Recommender.open(path)
+        _refuse_other_answers(recommender, path)
+        return Variant(name, share, path.absolute(), recommender, time.time())
+
+    def _switch(self, to: Deployment, before: Deployment | None) -> None:
+        """Makes the new variants know what the old ones do, then switches."""
+        with self._following:
+            fresh = [one for one in to.variants if one not in self._loaded_variants()]
+            sequence = 0
+            while events := self._store.for_everybody(sequence, _EVENTS_AT_ONCE):
+                for sequence, event in events:
+                    if sequence <= self._followed:
+                        for variant in fresh:
+                            _apply(variant, event)
+            self.previous, self._now = before, to
+        said = {
+            when: [{"variant": one.name, "share": one.share, "path": str(one.path)} for one in which.variants]
+            for when, which in (("now", to), ("previous", before))
+            if which is not None
+        }
+        with writing_file(self._memory) as aside:
+            aside.write_text(json.dumps(said, indent=2))
+
+
+def _apply(variant: Variant, event: LiveEvent) -> None:
+    """An upload that this bundle's log has no columns for is none of its videos."""
+    try:
+        variant.recommender.live.apply(event)
+    except RequestError as error:
+        _log.warning("bundle %s takes no %s: %s", variant.version, event.kind, error)
+
+
+def _refuse_other_answers(recommender: Recommender, path: Path) -> None:
+    """Refuses a bundle whose answers to requests are not those of the command line, or that cannot answer."""
+    dataset = recommender.bundle.dataset
+    users = np.linspace(1, len(dataset.vocabularies["users"]) - 1, _CHECKED_USERS).astype(np.int64)
+    k = min(_CHECKED_K, dataset.num_videos - 1)
+    try:
+        for user_id in dataset.vocabularies["users"].ids_of(np.unique(users)):
+            offline = recommender.recommend(user_id, k)
+            past = past_of(recommender.live, str(user_id), [], None)
+            question = Question(past.records, np.array([1]), recommender.moment(None), k)
+            context = recommender.funnel.context(question)
+            candidates = recommender.funnel.candidates(question, context)
+            inputs = recommender.funnel.inputs(question, context, candidates, recommender.bundle.state)
+            page = recommender.funnel.page(question, candidates, recommender.funnel.predictions(inputs))
+            if recommendations(recommender.live, page) != offline:
+                raise ArtifactError(f"the bundle in {path} serves another list than 'watchnext recommend' gives.")
+    except WatchnextError:
+        raise
+    except Exception as error:
+        raise ArtifactError(f"the bundle in {path} cannot answer: {type(error).__name__}.") from error

@@ -1,0 +1,195 @@
+"""What one server process is made of: deployments, store, log, figures, threads."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from watchnext.errors import ConfigurationError, WatchnextError
+from watchnext.retrieval.index.live import Probe
+from watchnext.serving.answer_log import AnswerLog
+from watchnext.serving.deployment import Deployments
+from watchnext.serving.guard import Tokens
+from watchnext.serving.metrics import Metrics
+from watchnext.serving.recent import Recent
+from watchnext.serving.service import Answer, Service
+from watchnext.serving.stores.opening import open_store
+
+T = TypeVar("T")
+_PROBED_USERS = 4
+_PROBED_K = 100
+
+
+class OverloadError(WatchnextError):
+    """More is asked than can be answered in time; to be asked again later."""
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """How a server runs; what it answers is the bundle's business.
+
+    `state` is the folder of its own files: events, answers, token, what is deployed. `store` says where events are
+    kept, in that folder by default. `report` is the page of the last evaluation.
+    """
+
+    state: Path
+    bundle: Path | None = None
+    store: str | None = None
+    threads: int = 2
+    most_body_bytes: int = 1 << 20
+    rate: str = "1000/second"
+    probe_seconds: float = 60.0
+    report: Path | None = None
+
+
+class Server:
+    """A service with its threads; `close` ends them."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        torch.set_num_threads(1)  # requests are answered side by side, each on one core
+        self.settings = settings
+        self.tokens = Tokens.found(settings.state / "token")
+        self.metrics = Metrics()
+        self.recent = Recent()
+        self.metrics.heard = self.recent.timed
+        store = open_store(settings.store or str(settings.state / "events.sqlite"))
+        self.deployments = Deployments(store, settings.state / "deployed.json")
+        bundle = settings.bundle or self.deployments.remembered()
+        if bundle is None:
+            raise ConfigurationError(f"no bundle was named, and {settings.state} remembers none: say --bundle.")
+        self.deployments.promote(bundle)
+        answers = AnswerLog(settings.state / "answers")
+        self.metrics.follow_dropped(lambda: answers.num_dropped)
+        self.service = Service(self.deployments, store, answers, self.metrics, settings.threads, self.recent.answered)
+        self.probe: tuple[Probe, float] | None = None
+        self._threads = ThreadPoolExecutor(settings.threads, "request")
+        self._waiting = 0
+        self._seconds_each = 0.0
+        self._ended = threading.Event()
+        self.show_what_serves()
+        self._prober = threading.Thread(target=self._probe_now_and_then, name="probe", daemon=True)
+        self._prober.start()
+
+    async def answer(self, ask: Callable[[], Answer]) -> Answer:
+        """Runs a request in a thread, or refuses it at once if it would wait longer than its budget.
+
+        Raises:
+            OverloadError: too many wait already.
+        """
+        budget = self.deployments.now.variants[0].recommender.bundle.serving.budget_ms / 1000
+        if (
+            self._waiting >= self.settings.threads
+            and self._waiting * self._seconds_each / self.settings.threads > budget
+        ):
+            self.metrics.overloaded()
+            self.recent.count("refused")
+            raise OverloadError("too many requests wait already: ask again in a second.")
+        self._waiting += 1
+        began = time.perf_counter()
+        try:
+            return await self.in_thread(ask)
+        finally:
+            self._waiting -= 1
+            taken = (time.perf_counter() - began) / max(self._waiting / self.settings.threads, 1.0)
+            self._seconds_each = 0.9 * (self._seconds_each or taken) + 0.1 * taken
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """Runs anything that takes a while in one of the threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    def show_what_serves(self) -> None:
+        """Tells the figures which bundles answer now."""
+        variants = self.deployments.now.variants
+        self.metrics.serving({variant.name: variant.version for variant in variants})
+        live = variants[0].recommender.live
+        built, log_end = variants[0].loaded_at, live.bundle.dataset.log_end
+        self.metrics.index_age_seconds.set_function(lambda: time.time() - built)
+        self.metrics.log_age_seconds.set_function(lambda: time.time() - log_end)
+        self.metrics.live_changes.set_function(lambda: float(live.index.num_changes))
+
+    def status(self) -> dict[str, Any]:
+        """Gives what the operator's page shows."""
+        recent, totals = self.recent, self.recent.totals
+        history, candidates = recent.history(), self.service.num_candidates
+        mean = float(np.mean(candidates)) if candidates else 0.0
+        variants = [self._variant(one) for one in self.deployments.now.variants]
+        previous = self.deployments.previous
+        drift = self.metrics.calibration
+        shown = totals["places"] / max(totals["answers"], 1)
+        return {
+            "uptime_seconds": time.time() - recent.began,
+            "variants": variants,
+            "previous": None if previous is None else _where(previous.variants[-1]),
+            "requests": {
+                "per_second": float(np.mean([step["per_second"] for step in history[-13:-1]] or [0.0])),
+                **{name: totals[name] for name in ("total", "failed", "degraded", "refused")},
+            },
+            "latency_ms": recent.latencies_ms(),
+            "funnel": [
+                {"stage": "catalogue", "videos": variants[0]["num_videos"]},
+                {"stage": "candidates", "videos": mean},
+                {"stage": "shown", "videos": shown},
+            ],
+            "sources": [
+                {"source": name, "nominated": count, "shown": recent.shown[name]}
+                for name, count in recent.nominated.items()
+            ],
+            "calibration": None if not drift.num_watched else {"ratio": drift.ratio, "watches": drift.num_watched},
+            "events": {"accepted": totals["accepted"], "duplicates": totals["duplicates"]},
+            "history": history,
+        }
+
+    @property
+    def report(self) -> Path | None:
+        """The page of the last evaluation: the one that was named, or the one beside the bundle; None without one."""
+        beside = self.deployments.now.variants[0].path.parent / "evaluation" / "report.html"
+        path = self.settings.report or beside
+        return path if path.is_file() else None
+
+    def close(self) -> None:
+        """Ends the threads and writes what is left."""
+        self._ended.set()
+        self._threads.shutdown()
+        self._prober.join()
+        self.service.close()
+
+    def _variant(self, variant: Any) -> dict[str, Any]:
+        live, dataset = variant.recommender.live, variant.recommender.bundle.dataset
+        probe = None
+        if self.probe is not None and variant is self.deployments.now.variants[0]:
+            found, when = self.probe
+            probe = {"recall": found.recall, "tuned_recall": found.tuned_recall, "measured_at": when}
+        engine = variant.recommender.bundle.artifact.settings.get("engine", "")
+        index = {"engine": engine, "changes": live.index.num_changes, "age_seconds": time.time() - variant.loaded_at}
+        return _where(variant) | {
+            "variant": variant.name,
+            "share": variant.share,
+            "log_end": dataset.log_end,
+            "num_videos": dataset.num_videos - 1 + len(live.uploads),
+            "num_users": len(dataset.vocabularies["users"]) - 1,
+            "index": index,
+            "recall_probe": probe,
+        }
+
+    def _probe_now_and_then(self) -> None:
+        """Repeats some requests' searches by a full scan, and tells how much of the truth the index found."""
+        while not self._ended.wait(self.settings.probe_seconds):
+            vectors = self.service.vectors[-_PROBED_USERS:]
+            if not vectors:
+                continue
+            live = self.deployments.now.variants[0].recommender.live
+            k = min(_PROBED_K, live.bundle.dataset.num_videos - 1)
+            found = live.index.probe(np.stack(vectors), k)
+            self.probe = found, time.time()
+            self.metrics.probed(found)
+
+
+def _where(variant: Any) -> dict[str, str]:
+    return {"bundle": variant.version, "path": str(variant.path)}

@@ -1,0 +1,315 @@
+"""Requests as they are lived through: a budget of time, live histories, and what is left out when time runs out."""
+
+import logging
+import math
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from watchnext.errors import UnknownUserError, WatchnextError
+from watchnext.retrieval.candidates import Candidates, Job
+from watchnext.retrieval.index.protocol import Lists
+from watchnext.serving.answer_log import AnswerLog
+from watchnext.serving.answered import Answered
+from watchnext.serving.deadlines import Budget, SideBySide
+from watchnext.serving.deployment import Deployments, Variant
+from watchnext.serving.events import LiveEvent
+from watchnext.serving.explain import contributions, pulls
+from watchnext.serving.funnel import Question, Ranked
+from watchnext.serving.live import EVERYTHING, Filters
+from watchnext.serving.live_records import Past, past_of
+from watchnext.serving.metrics import Metrics
+from watchnext.serving.recommendation import (
+    Contribution,
+    PulledBy,
+    Recommendation,
+    Visitor,
+    VisitorRecords,
+    Why,
+    refuse_impossible_times,
+)
+from watchnext.serving.recommender import recommendations
+from watchnext.serving.stores.protocol import EventStore
+
+_MOST_EVENTS_OF_A_USER = 5_000
+_SHARE_FOR_RANKING = 0.8
+_SPEED_KEPT = 0.9
+_REMEMBERED = 100
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A request for recommendations: for a user by id, or for a visitor who is described."""
+
+    user_id: str | None = None
+    visitor: Visitor | None = None
+    k: int = 20
+    as_of: int | None = None
+    stage: str = "ranking"
+    exclude_seen: bool | None = None
+    surface: str | None = None
+    filters: Filters = EVERYTHING
+    explain: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A page, best first; `note` says why it is shorter than k, `degraded` what was left out, in that order."""
+
+    request_id: str
+    bundle: str
+    variant: str
+    as_of: int
+    degraded: tuple[str, ...]
+    note: str | None
+    recommendations: tuple[Recommendation, ...]
+
+
+@dataclass
+class _Ranking:
+    """What a request found on its way."""
+
+    question: Question
+    candidates: Candidates
+    page: Ranked
+    inputs: Any = None
+
+
+@dataclass
+class Service:
+    """Answers requests from live histories, within their budgets.
+
+    What does not fit is left out in this order: late sources, then candidates to rank, then ranking (the answer is in
+    retrieval's order), then retrieval (what is popular). A stage that fails is left out like one that is late.
+    """
+
+    deployments: Deployments
+    store: EventStore
+    answers: AnswerLog
+    metrics: Metrics
+    threads: int = 4
+    told: Callable[[bool, dict[str, int], dict[str, int], int], None] = lambda *_: None
+    _seconds_per_candidate: float = field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
+        serving = self.deployments.now.variants[0].recommender.bundle.serving
+        self._sources = SideBySide(serving.source_budget_ms / 1000, self.threads * 6, self._source_timed)
+        self.vectors: list[Any] = []
+        self.num_candidates: list[int] = []
+
+    def answer(self, ask: Ask) -> Answer:
+        """Gives a page.
+
+        Raises:
+            UnknownUserError: nothing is known of the user.
+            RequestError: an impossible k, stage, surface, time, attribute or filter.
+        """
+        with self.metrics.stage("total"):
+            variant = self.deployments.now.variant_of(ask.user_id)
+            recommender = variant.recommender
+            recommender.refuse_impossible(ask.k, ask.stage)
+            # A question about the past replays the log, however long that takes.
+            budget = Budget(math.inf if ask.as_of is not None else recommender.bundle.serving.budget_ms / 1000)
+            with self.metrics.stage("history"):
+                past = self._past(variant, ask, budget)
+            question = self._question(variant, ask, past)
+            found = self._ranked(variant, question, budget)
+            answer = self._rendered(variant, ask, found, budget)
+        self._keep(ask, answer, found)
+        return answer
+
+    def accept(self, events: Sequence[LiveEvent]) -> int:
+        """Takes events in, and gives how many were new: on return they are on disk, and the next request knows them."""
+        accepted = self.store.append(events)
+        self.deployments.follow()
+        for event in events:
+            if event.kind == "watch" and event.page_id and event.watch_seconds is not None and event.video_id:
+                self.metrics.calibration.watched(event.page_id, event.video_id, event.watch_seconds)
+        return accepted
+
+    def now(self, variant: Variant | None = None) -> int:
+        """Gives the moment of a request that names none, by the bundle's clock."""
+        recommender = (variant or self.deployments.now.variants[0]).recommender
+        if recommender.bundle.serving.clock == "wall":
+            return int(time.time())
+        return recommender.moment(None, recommender.live.latest_event)
+
+    def past(self, variant: Variant, user_id: str) -> Past:
+        """Gives what is known of a user, up to the latest event.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        events = self.store.of_user(user_id, _MOST_EVENTS_OF_A_USER)
+        return past_of(variant.recommender.live, user_id, events, self.store.forgotten_at(user_id))
+
+    def forget(self, user_id: str) -> int:
+        """Deletes a person from the store and the answers, and gives how many events that were."""
+        count = self.store.forget(user_id, int(time.time()))
+        self.answers.erase(user_id)
+        return count
+
+    def close(self) -> None:
+        """Ends the threads and writes what is left of the log of answers."""
+        self._sources.close()
+        self.answers.close()
+        self.store.close()
+
+    def _source_timed(self, name: str, seconds: float) -> None:
+        self.metrics.timed(f"source:{name}", seconds)
+
+    def _past(self, variant: Variant, ask: Ask, budget: Budget) -> Past:
+        nobody = np.zeros(0, dtype=np.int64)
+        recommender = variant.recommender
+        try:
+            self.deployments.follow()
+        except WatchnextError as error:
+            self._leave_out("history", error, budget)
+        if ask.visitor is not None:
+            refuse_impossible_times("timestamp", ask.visitor.times)
+            moment = recommender.moment(ask.as_of, max([*ask.visitor.times, self.now(variant) - 1]))
+            return Past(VisitorRecords.of(ask.visitor, recommender.bundle.dataset, moment), nobody, True)
+        assert ask.user_id is not None
+        try:
+            past = self.past(variant, ask.user_id)
+        except WatchnextError as error:
+            self._leave_out("history", error, budget)
+            past = past_of(recommender.live, ask.user_id, [], None)
+        if not past.is_known:
+            raise UnknownUserError(
+                "nothing is known of this user. Send the history along instead (POST /v1/recommendations), or events "
+                "(POST /v1/events)."
+            )
+        return past
+
+    def _question(self, variant: Variant, ask: Ask, past: Past) -> Question:
+        recommender = variant.recommender
+        times = ask.visitor.times if ask.visitor is not None else []
+        moment = recommender.moment(ask.as_of, max([*times, self.now(variant) - 1]))
+        return Question(
+            past.records, np.array([1]), moment, ask.k, recommender.surface_row(ask.surface), ask.stage,
+            ask.exclude_seen, [past.blocked] if len(past.blocked) else None, recommender.live.allowed(ask.filters),
+        )  # fmt: skip
+
+    def _ranked(self, variant: Variant, question: Question, budget: Budget) -> _Ranking:
+        """Retrieval and ranking, as far as they come."""
+        funnel = variant.recommender.funnel
+        try:
+            with self.metrics.stage("user_vector"):
+                context = funnel.context(question)
+                user = funnel.live.generator.network.vectors_of(context)
+            self.vectors.append(user[0])
+            del self.vectors[:-_REMEMBERED]
+
+            def gather(jobs: Mapping[str, Job]) -> Mapping[str, Lists]:
+                return self._sources.gather(jobs, budget)
+
+            candidates = funnel.candidates(question, context, gather, user)
+        except Exception as error:
+            self._leave_out("trending", error, budget)
+            return self._popular(variant, question)
+        if not (candidates.video_row > 0).any():
+            budget.degraded.append("trending")
+            return self._popular(variant, question)
+        if question.stage == "retrieval":
+            return _Ranking(question, candidates, funnel.page(question, candidates.only("network"), None))
+        affordable = self._affordable(candidates.video_row.shape[1], budget)
+        if affordable < question.k:
+            budget.degraded.append("retrieval_order")
+            return _Ranking(question, candidates, funnel.page(question, candidates, None))
+        if affordable < candidates.video_row.shape[1]:
+            budget.degraded.append("fewer_candidates")
+            candidates = candidates.first(affordable)
+        try:
+            return self._by_ranker(variant, question, context, candidates)
+        except Exception as error:
+            self._leave_out("retrieval_order", error, budget)
+            return _Ranking(question, candidates, funnel.page(question, candidates, None))
+
+    def _by_ranker(self, variant: Variant, question: Question, context: Any, candidates: Candidates) -> _Ranking:
+        funnel, began = variant.recommender.funnel, time.perf_counter()
+        with self.metrics.stage("features"):
+            state = variant.recommender.state_before(question.moment)
+            inputs = funnel.inputs(question, context, candidates, state)
+        with self.metrics.stage("ranking"):
+            said = funnel.predictions(inputs)
+        per_candidate = (time.perf_counter() - began) / candidates.video_row.shape[1]
+        known = self._seconds_per_candidate or per_candidate
+        self._seconds_per_candidate = _SPEED_KEPT * known + (1.0 - _SPEED_KEPT) * per_candidate
+        return _Ranking(question, candidates, funnel.page(question, candidates, said), inputs)
+
+    def _affordable(self, count: int, budget: Budget) -> int:
+        """How many candidates may be ranked in the time that is left, by what the last ones took."""
+        if not self._seconds_per_candidate:
+            return count if budget.left_seconds > 0 else 0
+        return int(min(max(budget.left_seconds * _SHARE_FOR_RANKING / self._seconds_per_candidate, 0.0), count))
+
+    def _popular(self, variant: Variant, question: Question) -> _Ranking:
+        """What everybody watches, without anything of the user but what must not come."""
+        funnel = variant.recommender.funnel
+        candidates = funnel.popular(question, funnel.context(question))
+        return _Ranking(question, candidates, funnel.page(question, candidates, None))
+
+    def _leave_out(self, what: str, error: Exception, budget: Budget) -> None:
+        _log.error(
+            "left out of an answer: %s, because of a %s", what, type(error).__name__
+        )  # its text may name somebody
+        budget.degraded.append(what)
+
+    def _rendered(self, variant: Variant, ask: Ask, found: _Ranking, budget: Budget) -> Answer:
+        places = recommendations(variant.recommender.live, found.page)
+        if ask.explain:
+            places = self._explained(variant, found, places)
+        note = None if len(places) == ask.k else f"only {len(places)} videos are left that may be shown"
+        degraded, moment = tuple(dict.fromkeys(budget.degraded)), found.question.moment
+        return Answer(uuid.uuid4().hex, variant.version, variant.name, moment, degraded, note, tuple(places))
+
+    def _explained(self, variant: Variant, found: _Ranking, places: list[Recommendation]) -> list[Recommendation]:
+        bundle, funnel, live = variant.recommender.bundle, variant.recommender.funnel, variant.recommender.live
+        rows = found.page.video_row[0][found.page.video_row[0] > 0]
+        pulling = pulls(funnel, found.question, rows)
+        adding: list[list[Contribution]] = [[] for _ in rows]
+        if found.inputs is not None:
+            order = {row: place for place, row in enumerate(found.candidates.video_row[0].tolist())}
+            of = np.array([order[row] for row in rows.tolist()], dtype=np.int64)
+            adding = contributions(bundle.ranker.network, bundle.features, found.inputs, of, funnel)
+        explained = []
+        for place, by, adds in zip(places, pulling, adding, strict=True):
+            watched = live.describe(np.array([one.video_row for one in by], dtype=np.int64))
+            told = (PulledBy(one.video_id, one.title, pull.pull) for one, pull in zip(watched, by, strict=True))
+            explained.append(replace(place, why=Why(place.sources, tuple(told), tuple(adds))))
+        return explained
+
+    def _keep(self, ask: Ask, answer: Answer, found: _Ranking) -> None:
+        """Tells the metrics and the log of answers."""
+        self.metrics.recommended(answer.variant, answer.degraded)
+        names, nominated = found.candidates.sources, found.candidates.nominated[0].sum(axis=0).tolist()
+        filled = Counter(name for place in answer.recommendations for name in place.sources)
+        self.metrics.funnel(dict(zip(names, nominated, strict=True)), filled)
+        self.told(
+            bool(answer.degraded), dict(zip(names, nominated, strict=True)), dict(filled), len(answer.recommendations)
+        )
+        self.num_candidates.append(int((found.candidates.video_row > 0).sum()))
+        del self.num_candidates[:-_REMEMBERED]
+        for place in answer.recommendations:
+            if place.expected_watch_seconds is not None:
+                self.metrics.calibration.expected(answer.request_id, str(place.video_id), place.expected_watch_seconds)
+        live = self.deployments.now.variant_of(ask.user_id).recommender.live
+        kept = found.candidates.video_row[0] > 0
+        self.answers.write(
+            Answered(
+                answer.request_id, answer.as_of, ask.user_id, ask.surface, answer.bundle, answer.variant,
+                answer.degraded, [place.video_id for place in answer.recommendations],
+                [place.score for place in answer.recommendations],
+                [place.expected_watch_seconds for place in answer.recommendations],
+                [place.sources for place in answer.recommendations],
+                live.ids_of(found.candidates.video_row[0][kept]),
+                found.candidates.network_score[0][kept].tolist(),
+            )
+        )  # fmt: skip
