@@ -2,11 +2,10 @@ import dataclasses
 
 import numpy as np
 import pytest
-from scipy import sparse
 
 from watchnext.events.dataset import Dataset, Segments
 from watchnext.retrieval.candidates import CandidateSource
-from watchnext.retrieval.popularity import RecentPopularity, best_of_sparse
+from watchnext.retrieval.popularity import RecentPopularity
 
 START, HOUR, DAY = 1_700_000_000, 3_600, 86_400
 
@@ -134,19 +133,6 @@ def test_it_is_a_candidate_source(popularity_of):
     popular = popularity_of(WATCHES)
     assert isinstance(popular, CandidateSource)
     assert popular.name == "popular"
-
-
-def test_best_of_sparse_gives_the_largest_entries_of_each_row():
-    scores = sparse.csr_array(np.array([[0, 0.5, 2.0, 1.0], [0, 0, 0, 0], [0, 3.0, 0, 3.0]], dtype=np.float32))
-    rows, values = best_of_sparse(scores, 2)
-    assert rows.tolist() == [[2, 3], [0, 0], [1, 3]]
-    assert values.tolist() == [[2.0, 1.0], [0.0, 0.0], [3.0, 3.0]]
-
-
-def test_best_of_sparse_pads_with_column_0():
-    rows, values = best_of_sparse(sparse.csr_array(np.array([[0, 7.0]], dtype=np.float32)), 3)
-    assert rows.tolist() == [[1, 0, 0]]
-    assert values.tolist() == [[7.0, 0.0, 0.0]]
 
 
 def test_a_log_of_years_has_at_most_some_two_thousand_lists(popularity_of, lists_at):

@@ -10,7 +10,6 @@ from watchnext.artifacts import load_arrays, save_arrays
 from watchnext.examples.contexts import UserContext
 from watchnext.examples.next_watch import NextWatches
 from watchnext.progress import bar
-from watchnext.retrieval.popularity import best_of_sparse
 from watchnext.shapes import Array, Float, Int
 
 _BLOCK_ROWS = 4096
@@ -56,15 +55,21 @@ class CoWatch:
         self, watched_row: Int[Array, "batch history"], k: int
     ) -> tuple[Int[Array, "batch k"], Float[Array, "batch k"]]:
         """Gives the k videos with the largest summed similarity to the first fifty of each row, newest first."""
-        num_videos = len(self.offsets) - 1
-        neighbours = sparse.csr_array((self.similarity, self.neighbour_row, self.offsets), (num_videos, num_videos))
-        newest = watched_row[:, :_LAST_WATCHES]
-        users = np.repeat(np.arange(len(watched_row)), newest.shape[1])
-        watched = newest.ravel()
-        real = watched > 0
-        ones = np.ones(int(real.sum()), dtype=np.float32)
-        past = sparse.csr_array((ones, (users[real], watched[real])), (len(watched_row), num_videos))
-        return best_of_sparse((past @ neighbours).tocsr(), k)
+        rows = np.zeros((len(watched_row), k), dtype=np.int64)
+        scores = np.zeros((len(watched_row), k), dtype=np.float32)
+        for user, watched in enumerate(watched_row[:, :_LAST_WATCHES]):
+            found, similarity = self._summed(watched[watched > 0])
+            order = np.lexsort((found, -similarity))[:k]
+            rows[user, : len(order)], scores[user, : len(order)] = found[order], similarity[order]
+        return rows, scores
+
+    def _summed(self, watched: Int[Array, "history"]) -> tuple[Int[Array, "found"], Float[Array, "found"]]:
+        """All neighbours of the watched videos, each with the sum of its similarities."""
+        begin, end = self.offsets[watched], self.offsets[watched + 1]
+        lengths = end - begin
+        places = np.repeat(end - np.cumsum(lengths), lengths) + np.arange(lengths.sum())
+        found, owner = np.unique(self.neighbour_row[places], return_inverse=True)
+        return found.astype(np.int64), np.bincount(owner, self.similarity[places], len(found)).astype(np.float32)
 
     def save(self, folder: Path) -> None:
         """Writes the neighbours."""

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy import sparse
 
 from watchnext.artifacts import load_arrays, save_arrays
 from watchnext.events.dataset import Dataset
@@ -70,19 +69,6 @@ class RecentPopularity:
     def open(cls, folder: Path) -> "RecentPopularity":
         """Maps what `save` wrote."""
         return cls(**load_arrays(folder, ("first_moment", "period_seconds", "rows", "scores")))
-
-
-def best_of_sparse(scores: sparse.csr_array, k: int) -> tuple[Int[Array, "batch k"], Float[Array, "batch k"]]:
-    """Gives the columns and values of the k largest entries of each row, padded with column 0 and value 0."""
-    rows = np.zeros((scores.shape[0], k), dtype=np.int64)
-    values = np.zeros((scores.shape[0], k), dtype=np.float32)
-    for place in range(scores.shape[0]):
-        columns = scores.indices[scores.indptr[place] : scores.indptr[place + 1]]
-        found = scores.data[scores.indptr[place] : scores.indptr[place + 1]]
-        order = np.lexsort((columns, -found))[:k]
-        rows[place, : len(order)] = columns[order]
-        values[place, : len(order)] = found[order]
-    return rows, values
 
 
 def _top(score: Float[Array, "videos"], length: int) -> tuple[Int[Array, "k"], Float[Array, "k"]]:

@@ -9,7 +9,7 @@ SHOWN = """
     WITH told AS (
         SELECT user_id, video_id, page_id, min(timestamp) AS timestamp, max(watch_seconds) AS watch_seconds,
                bool_or(clicked) AS clicked, bool_or(completed) AS completed, bool_or(liked) AS liked,
-               max(position) AS position, max(surface) AS surface
+               max(nullif(position, 0)) AS position, max(surface) AS surface
         FROM events WHERE kind = 'impression' AND user_id IS NOT NULL AND video_id IS NOT NULL
         GROUP BY user_id, video_id, coalesce(page_id, CAST(sequence AS VARCHAR)), page_id
     ), answered AS (

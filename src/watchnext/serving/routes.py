@@ -93,8 +93,9 @@ async def take_events(server: Running, body: EventsBody) -> AcceptedBody:
     def accept() -> AcceptedBody:
         events = events_of(server.service, body.events)
         accepted = server.service.accept(events)
+        outcome = "accepted" if accepted else "duplicate"  # of a mixed batch, which of them is not known
         for kind, count in Counter(event.kind for event in events).items():
-            server.metrics.received(kind, "sent", count)
+            server.metrics.received(kind, outcome, count)
         server.recent.count("accepted", accepted)
         server.recent.count("duplicates", len(events) - accepted)
         return AcceptedBody(accepted=accepted, duplicates=len(events) - accepted)

@@ -6,6 +6,7 @@ const REMEDIES = {
   401: "Enter a token that the server knows.",
   403: "This token may not do that. Enter another.",
   404: "Check what was asked for, pick another user, or start as nobody.",
+  409: "What served before goes on. Choose another bundle.",
   413: "Ask for less at once.",
   422: "Change what was entered.",
   429: "Too many requests came from here. Wait a moment, then try again.",

@@ -18,7 +18,7 @@ export function metaOf(video, asOf) {
 }
 
 /** Gives the card of a place. `actions`: watch, why, block; `change`: null, "new" or the places it moved up; `longest`:
- * the most seconds expected of a place of the list, or null where nothing is predicted. */
+ * the most seconds expected of a place of the list, or null where nothing is predicted and explained. */
 export function card(place, { asOf, longest, change, actions }) {
   const title = titleOf(place);
   const className = change === "new" ? "card changed" : "card";
@@ -33,7 +33,7 @@ export function card(place, { asOf, longest, change, actions }) {
     text("h3", "card-title", title, { title }),
     text("p", "meta", metaOf(place, asOf)),
     longest === null ? null : expected(place.expected_watch_seconds, longest),
-    element("div", { className: "card-actions" }, place.why === undefined ? null : why, block),
+    element("div", { className: "card-actions" }, longest === null ? null : why, block),
   ];
   made.append(...parts.filter(Boolean));
   return made;

@@ -39,7 +39,7 @@ export function lines({ label, series, times, format, width, area = false }) {
 export function bars({ label, rows, marks, width, logarithmic = false }) {
   const scale = logarithmic ? (value) => Math.log10(1 + value) : (value) => value;
   const most = scale(Math.max(...rows.flatMap((row) => row.values), 0)) || 1;
-  const [start, room] = [Math.min(150, width * 0.36), 108];
+  const [start, room] = [Math.min(150, width * 0.45), 96];
   const length = (value) => Math.max(1, (scale(value) / most) * (width - start - room));
   const height = rows.length * ROW;
   const said = `${label}: ${rows.map((row) => `${row.name} ${row.text}`).join("; ")}`;

@@ -27,7 +27,7 @@ function ask({ title, text, verb, secret = false }) {
   input.hidden = !secret;
   input.required = secret;
   input.value = "";
-  dialog.returnValue = "";
+  dialog.returnValue = ""; // not every browser forgets the last one on Escape
   dialog.showModal();
   (secret ? input : yes).focus();
   return new Promise((resolve) => {

@@ -6,7 +6,7 @@ const HISTORY_LIMIT = 50;
 /** A user of the log. */
 export class KnownUser {
   constructor(id) {
-    this.id = id;
+    this.id = String(id);
     this.name = `User ${id}`;
   }
 
@@ -14,8 +14,15 @@ export class KnownUser {
     return request("GET", "v1/recommendations", { query: { user_id: this.id, k, explain: true, ...filters } });
   }
 
-  async past() {
-    return (await request("GET", `${this.#path()}/history`, { query: { limit: HISTORY_LIMIT } })).events;
+  /** Gives the events, newest first, or null where they need a token that is not there; `ask` asks for it. */
+  async past(ask = false) {
+    try {
+      const answer = await request("GET", `${this.#path()}/history`, { query: { limit: HISTORY_LIMIT }, quiet: !ask });
+      return answer.events.filter((event) => event.kind !== "impression");
+    } catch (error) {
+      if (error.status === 401) return null;
+      throw error;
+    }
   }
 
   /** Gives the event of a watch; `send` may be tried again with it, and it counts once. */

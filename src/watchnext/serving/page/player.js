@@ -1,7 +1,7 @@
 // Choosing how much of a video was watched.
 import { request } from "./api.js";
 import { metaOf, skeletonTile } from "./card.js";
-import { button, byId, element, text } from "./dom.js";
+import { button, byId, text } from "./dom.js";
 import { clock, percent, titleOf } from "./format.js";
 import { picture } from "./picture.js";
 
@@ -31,7 +31,7 @@ export function play(video, asOf) {
     range.setAttribute("aria-valuetext", said);
   };
   range.oninput = describe;
-  dialog.returnValue = "";
+  dialog.returnValue = ""; // not every browser forgets the last one on Escape
   dialog.showModal();
   show(video);
   byId("player-watch").focus();

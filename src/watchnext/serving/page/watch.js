@@ -2,7 +2,7 @@
 import { request } from "./api.js";
 import { bar, button, byId, element, text } from "./dom.js";
 import { confirmed } from "./dialogs.js";
-import { age, clock, count, milliseconds, percent, titleOf, words } from "./format.js";
+import { age, clock, count, milliseconds, titleOf, words } from "./format.js";
 import { attempt, toast } from "./notice.js";
 import { KnownUser, momentOf, Nobody } from "./person.js";
 import { gradientOf, picture } from "./picture.js";
@@ -21,6 +21,7 @@ let answer = null;
 let topics = [];
 let topic = null;
 let question = 0;
+const seen = new Map();
 
 const actions = { watch, block };
 
@@ -63,7 +64,7 @@ function begin(next) {
   byId("length").value = "";
   byId("topics").replaceChildren();
   closeFound();
-  showPast(null);
+  byId("past").replaceChildren(...Array.from({ length: 6 }, () => skeletonTile("li")));
   reload(null);
   byId("name").focus({ preventScroll: true });
 }
@@ -111,6 +112,7 @@ function show(changed) {
   const places = answer.recommendations;
   const longest = Math.max(...places.map((place) => place.expected_watch_seconds ?? 0));
   const describe = (place) => ({ asOf: answer.as_of, longest, change: changed.get(place.video_id) ?? null });
+  for (const place of places) seen.set(String(place.video_id), place);
   showShelves(byId("shelves"), arranged(places), describe, actions);
   showTopics();
   const degraded = answer.degraded.map(words).join(", ");
@@ -131,7 +133,8 @@ function showTopics() {
 
 function showPast(events) {
   const place = byId("past");
-  if (events === null) place.replaceChildren(...Array.from({ length: 6 }, () => skeletonTile("li")));
+  const ask = () => attempt(async () => showPast(await person.past(true)));
+  if (events === null) place.replaceChildren(element("li", { className: "empty" }, button("Show the history", ask)));
   else if (events.length) place.replaceChildren(...events.map(pastTile));
   else place.replaceChildren(text("li", "empty", "Nothing yet. Pick a video below, and say how much was watched."));
 }
@@ -142,8 +145,9 @@ function pastTile(event) {
     return element("li", { className: "tile searched" }, text("span", "searched-query", `“${event.query ?? ""}”`),
       text("span", "meta", `searched ${when}`));
   }
-  const share = event.completed ? 1 : (event.watch_seconds ?? 0) / event.duration_seconds;
-  const thumb = picture(event);
+  const video = { ...seen.get(String(event.video_id)), ...event };
+  const share = event.completed ? 1 : (event.watch_seconds ?? 0) / video.duration_seconds;
+  const thumb = picture(video);
   if (Number.isFinite(share)) thumb.append(bar(share));
   const seen = event.watch_seconds ? `${clock(event.watch_seconds)}${event.completed ? " ✓" : ""}` : "shown";
   const title = titleOf(event);
