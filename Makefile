@@ -9,7 +9,8 @@ FOLDER ?= $(wildcard ../shared/data/ml1m)
 QUALITY_OPTIONS = $(if $(FOLDER),--folder $(FOLDER)) $(if $(REFEREE),--referee $(REFEREE))
 
 .PHONY: demo test lint bench bench-recovery bench-simulate bench-prepare bench-quality \
-	bench-uploads bench-step bench-index bench-features bench-ranker format clean
+	bench-uploads bench-step bench-index bench-features bench-ranker bench-events \
+	bench-serving format clean
 
 $(READY): pyproject.toml constraints.txt scripts/install.sh
 	PYTHON=$(PYTHON) VENV=$(VENV) sh scripts/install.sh
@@ -18,7 +19,8 @@ $(READY): pyproject.toml constraints.txt scripts/install.sh
 demo: $(READY)  ## the main job on the bundled log
 	$(BIN)/watchnext demo
 
-test: $(READY)  ## all tests, with branch coverage
+test: $(READY)  ## all tests, with branch coverage; installs Redis and Chromium where they are missing
+	sh scripts/servers.sh
 	$(BIN)/python -m pytest --cov --cov-report=term
 
 lint: $(READY)  ## format, lint, types, import contract
@@ -65,6 +67,13 @@ bench-features: $(READY)  ## the ranker's features: replaying a log, and one req
 
 bench-ranker: $(READY)  ## the ranking network as it serves: 500 candidates on one core
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/ranker.py
+
+bench-events: $(READY)  ## the stores of live events beside a bare sync
+	sh scripts/servers.sh
+	$(BIN)/python benchmarks/event_store.py
+
+bench-serving: $(READY)  ## a server under load: VIDEOS=10000000 RATE=20
+	$(BIN)/python benchmarks/serving_load.py --videos $(or $(VIDEOS),10000000) --rate $(or $(RATE),20)
 
 .peers/.training .peers/.index .peers/.ranking: .peers/.%: benchmarks/peers/install.sh
 	PYTHON=$(PYTHON) sh benchmarks/peers/install.sh .peers $*
