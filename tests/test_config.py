@@ -68,6 +68,15 @@ RANGES: list[tuple[str, str, float, float | None]] = [
     ("evaluation", "bootstrap_draws", 10, None),
     ("evaluation", "seed", 0, None),
     ("serving", "num_candidates", 1, None),
+    ("serving", "co_watch_quota", 0, None),
+    ("serving", "popular_quota", 0, None),
+    ("serving", "fresh_quota", 0, None),
+    ("serving", "channels_quota", 0, None),
+    ("serving", "trending_quota", 0, None),
+    ("serving", "max_per_channel", 0, None),
+    ("serving", "max_per_topic", 0, None),
+    ("serving", "budget_ms", 1, None),
+    ("serving", "source_budget_ms", 1, None),
 ]
 MOSTS = [(stage, key, most) for stage, key, _, most in RANGES if most is not None]
 
@@ -209,6 +218,7 @@ CHOICES = [
     ("ranking", "negatives", ["all", "unclicked"]),
     ("ranking", "weights", ["watch_seconds", "equal"]),
     ("ranking", "precision", ["bfloat16", "float32"]),
+    ("serving", "clock", ["log", "wall"]),
 ]
 
 

@@ -5,13 +5,14 @@ import json
 import logging
 import threading
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from watchnext.artifacts import writing_file
-from watchnext.errors import ArtifactError, RequestError, WatchnextError
+from watchnext.errors import ArtifactError, ConfigurationError, RequestError, WatchnextError
 from watchnext.serving.events import LiveEvent
 from watchnext.serving.funnel import Question
 from watchnext.serving.live_records import past_of
@@ -22,6 +23,9 @@ MAIN = "main"
 _log = logging.getLogger(__name__)
 _SHARES = 2**32
 _EVENTS_AT_ONCE = 10_000
+_RECENT_EVENTS = 50_000
+"""What is watched now is known by so many of the latest events when a bundle begins to serve."""
+
 _CHECKED_USERS = 5
 _CHECKED_K = 10
 
@@ -64,7 +68,8 @@ class Deployments:
     """The deployment that answers now, and the one before it.
 
     A new bundle is loaded and checked beside the old one; then one assignment switches. Requests that have begun
-    finish on what they began with. What is deployed is written to `memory`, a JSON file, for the next start.
+    finish on what they began with. A new bundle knows all uploads and blocked videos, and the latest watches. What is
+    deployed is written to `memory`, a JSON file, for the next start.
     """
 
     def __init__(self, store: EventStore, memory: Path) -> None:
@@ -87,11 +92,24 @@ class Deployments:
             raise RequestError("no bundle is served yet: wait until /readyz says so.")
         return self._now
 
-    def remembered(self) -> Path | None:
-        """Gives the bundle that was last deployed here, if any: what to serve when nothing else is said."""
+    def restore(self) -> None:
+        """Lets those answer again who did when `memory` was written.
+
+        Raises:
+            ConfigurationError: it is not there, or is none.
+            ArtifactError: a bundle is damaged or gone.
+        """
         if not self._memory.exists():
-            return None
-        return Path(json.loads(self._memory.read_text())["now"][0]["path"])
+            raise ConfigurationError(f"no bundle was named, and {self._memory.parent} remembers none: say --bundle.")
+        try:
+            said = json.loads(self._memory.read_text())["now"]
+            known = [(Path(one["path"]), float(one["share"]), str(one["variant"])) for one in said]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigurationError(
+                f"{self._memory} does not say what was deployed: remove it, and say --bundle."
+            ) from error
+        for place, (path, share, name) in enumerate(known):
+            self.promote(path, share if place else 1.0, name)
 
     def promote(self, path: Path, share: float = 1.0, name: str = MAIN) -> Variant:
         """Loads and checks the bundle, then lets it answer: everybody, or a share of the users beside the first bundle.
@@ -151,20 +169,23 @@ class Deployments:
         return list({id(variant.recommender): variant for variant in every}.values())
 
     def _loaded(self, path: Path, share: float, name: str) -> Variant:
-        recommender = Recommender.open(path)
+        try:
+            recommender = Recommender.open(path)
+        except OSError as error:
+            raise ArtifactError(f"{path} cannot be read: {error.strerror}. Name the folder of a bundle.") from error
         _refuse_other_answers(recommender, path)
         return Variant(name, share, path.absolute(), recommender, time.time())
 
     def _switch(self, to: Deployment, before: Deployment | None) -> None:
         """Makes the new variants know what the old ones do, then switches."""
+        known = {id(one.recommender) for one in self._loaded_variants()}
+        fresh = [one for one in to.variants if id(one.recommender) not in known]
+        followed = self._followed
+        recent = max(followed - _RECENT_EVENTS, 0)
+        _replay(self._store.for_everybody, 0, recent, fresh)
+        _replay(self._store.since, recent, followed, fresh)
         with self._following:
-            fresh = [one for one in to.variants if one not in self._loaded_variants()]
-            sequence = 0
-            while events := self._store.for_everybody(sequence, _EVENTS_AT_ONCE):
-                for sequence, event in events:
-                    if sequence <= self._followed:
-                        for variant in fresh:
-                            _apply(variant, event)
+            _replay(self._store.since, followed, self._followed, fresh)
             self.previous, self._now = before, to
         said = {
             when: [{"variant": one.name, "share": one.share, "path": str(one.path)} for one in which.variants]
@@ -175,12 +196,22 @@ class Deployments:
             aside.write_text(json.dumps(said, indent=2))
 
 
+def _replay(
+    read: Callable[[int, int], list[tuple[int, LiveEvent]]], after: int, until: int, variants: Sequence[Variant]
+) -> None:
+    """Lets variants take in what `read` gives of the events with sequence numbers above `after`, up to `until`."""
+    while variants and after < until and (events := read(after, _EVENTS_AT_ONCE)):
+        for after, event in events:
+            for variant in variants if after <= until else ():
+                _apply(variant, event)
+
+
 def _apply(variant: Variant, event: LiveEvent) -> None:
-    """An upload that this bundle's log has no columns for is none of its videos."""
+    """An upload that this bundle's log has no columns for is none of its videos; no event stops those after it."""
     try:
         variant.recommender.live.apply(event)
-    except RequestError as error:
-        _log.warning("bundle %s takes no %s: %s", variant.version, event.kind, error)
+    except Exception as error:
+        _log.warning("bundle %s takes no %s: %s", variant.version, event.kind, type(error).__name__)
 
 
 def _refuse_other_answers(recommender: Recommender, path: Path) -> None:

@@ -10,8 +10,9 @@ from watchnext.examples.quantiles import Quantiles
 from watchnext.features.inputs import RankingInputs
 from watchnext.features.spec import FeatureSpec
 from watchnext.ranking.network import RankingNetwork
-from watchnext.serving.funnel import Funnel, Question
-from watchnext.serving.recommendation import Contribution, VisitorRecords
+from watchnext.retrieval.candidates import Candidates
+from watchnext.serving.funnel import Funnel, Question, Ranked
+from watchnext.serving.recommendation import Contribution, PulledBy, Recommendation, VisitorRecords, Why
 from watchnext.shapes import Array, Float, Int
 
 _MOST_REASONS = 3
@@ -24,6 +25,31 @@ class Pull:
 
     video_row: int
     pull: float
+
+
+def explained(
+    funnel: Funnel,
+    question: Question,
+    candidates: Candidates,
+    inputs: RankingInputs | None,
+    page: Ranked,
+    places: list[Recommendation],
+) -> list[Recommendation]:
+    """Gives the places of a page of one user with why each is there; without inputs, without what the ranker made."""
+    rows = page.video_row[0][page.video_row[0] > 0]
+    pulling = pulls(funnel, question, rows)
+    adding: list[list[Contribution]] = [[] for _ in rows]
+    if inputs is not None:
+        order = {row: place for place, row in enumerate(candidates.video_row[0].tolist())}
+        of = np.array([order[row] for row in rows.tolist()], dtype=np.int64)
+        bundle = funnel.live.bundle
+        adding = contributions(bundle.ranker.network, bundle.features, inputs, of, funnel)
+    found = []
+    for place, by, adds in zip(places, pulling, adding, strict=True):
+        watched = funnel.live.describe(np.array([one.video_row for one in by], dtype=np.int64))
+        told = (PulledBy(one.video_id, one.title, pull.pull) for one, pull in zip(watched, by, strict=True))
+        found.append(replace(place, why=Why(place.sources, tuple(told), tuple(adds))))
+    return found
 
 
 def pulls(funnel: Funnel, question: Question, rows: Int[Array, "k"]) -> list[list[Pull]]:

@@ -1,16 +1,16 @@
 """Requests as they are lived through: a budget of time, live histories, and what is left out when time runs out."""
 
 import logging
-import math
 import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from watchnext.config import ServingConfig
 from watchnext.errors import UnknownUserError, WatchnextError
 from watchnext.retrieval.candidates import Candidates, Job
 from watchnext.retrieval.index.protocol import Lists
@@ -19,27 +19,22 @@ from watchnext.serving.answered import Answered
 from watchnext.serving.deadlines import Budget, SideBySide
 from watchnext.serving.deployment import Deployments, Variant
 from watchnext.serving.events import LiveEvent
-from watchnext.serving.explain import contributions, pulls
+from watchnext.serving.explain import explained
 from watchnext.serving.funnel import Question, Ranked
-from watchnext.serving.live import EVERYTHING, Filters
+from watchnext.serving.live import EVERYTHING, Filters, LiveBundle
 from watchnext.serving.live_records import Past, past_of
 from watchnext.serving.metrics import Metrics
-from watchnext.serving.recommendation import (
-    Contribution,
-    PulledBy,
-    Recommendation,
-    Visitor,
-    VisitorRecords,
-    Why,
-    refuse_impossible_times,
-)
+from watchnext.serving.recommendation import Recommendation, Visitor, VisitorRecords, refuse_impossible_times
 from watchnext.serving.recommender import recommendations
 from watchnext.serving.stores.protocol import EventStore
+from watchnext.shapes import Array, Float
 
 _MOST_EVENTS_OF_A_USER = 5_000
 _SHARE_FOR_RANKING = 0.8
 _SPEED_KEPT = 0.9
 _REMEMBERED = 100
+_MOST_SOURCES = 8
+_SECONDS_FOR_THE_PAST = 3600.0  # it replays the log, however long that takes
 _log = logging.getLogger(__name__)
 
 
@@ -98,9 +93,8 @@ class Service:
     _seconds_per_candidate: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
-        serving = self.deployments.now.variants[0].recommender.bundle.serving
-        self._sources = SideBySide(serving.source_budget_ms / 1000, self.threads * 6, self._source_timed)
-        self.vectors: list[Any] = []
+        self._sources = SideBySide((self.threads + 2) * _MOST_SOURCES, self._source_timed)
+        self.vectors: list[tuple[LiveBundle, Float[Array, "dim"]]] = []
         self.num_candidates: list[int] = []
 
     def answer(self, ask: Ask) -> Answer:
@@ -114,14 +108,13 @@ class Service:
             variant = self.deployments.now.variant_of(ask.user_id)
             recommender = variant.recommender
             recommender.refuse_impossible(ask.k, ask.stage)
-            # A question about the past replays the log, however long that takes.
-            budget = Budget(math.inf if ask.as_of is not None else recommender.bundle.serving.budget_ms / 1000)
+            budget = _budget(ask, recommender.bundle.serving)
             with self.metrics.stage("history"):
                 past = self._past(variant, ask, budget)
             question = self._question(variant, ask, past)
             found = self._ranked(variant, question, budget)
             answer = self._rendered(variant, ask, found, budget)
-        self._keep(ask, answer, found)
+        self._keep(variant, ask, answer, found)
         return answer
 
     def accept(self, events: Sequence[LiveEvent]) -> int:
@@ -181,7 +174,7 @@ class Service:
         except WatchnextError as error:
             self._leave_out("history", error, budget)
             past = past_of(recommender.live, ask.user_id, [], None)
-        if not past.is_known:
+        if not past.is_known and "history" not in budget.degraded:
             raise UnknownUserError(
                 "nothing is known of this user. Send the history along instead (POST /v1/recommendations), or events "
                 "(POST /v1/events)."
@@ -190,8 +183,9 @@ class Service:
 
     def _question(self, variant: Variant, ask: Ask, past: Past) -> Question:
         recommender = variant.recommender
-        times = ask.visitor.times if ask.visitor is not None else []
-        moment = recommender.moment(ask.as_of, max([*times, self.now(variant) - 1]))
+        times = (past.records.events.segments.timestamp, past.records.searches.segments.timestamp)
+        latest = max(int(time.max(initial=0)) for time in times)
+        moment = recommender.moment(ask.as_of, max(latest, self.now(variant) - 1))
         return Question(
             past.records, np.array([1]), moment, ask.k, recommender.surface_row(ask.surface), ask.stage,
             ask.exclude_seen, [past.blocked] if len(past.blocked) else None, recommender.live.allowed(ask.filters),
@@ -204,7 +198,7 @@ class Service:
             with self.metrics.stage("user_vector"):
                 context = funnel.context(question)
                 user = funnel.live.generator.network.vectors_of(context)
-            self.vectors.append(user[0])
+            self.vectors.append((funnel.live, user[0]))
             del self.vectors[:-_REMEMBERED]
 
             def gather(jobs: Mapping[str, Job]) -> Mapping[str, Lists]:
@@ -214,13 +208,15 @@ class Service:
         except Exception as error:
             self._leave_out("trending", error, budget)
             return self._popular(variant, question)
-        if not (candidates.video_row > 0).any():
+        if question.stage == "retrieval":
+            candidates = candidates.only("network")
+        if budget.degraded and (candidates.video_row > 0).sum() < question.k:
             budget.degraded.append("trending")
             return self._popular(variant, question)
         if question.stage == "retrieval":
-            return _Ranking(question, candidates, funnel.page(question, candidates.only("network"), None))
+            return _Ranking(question, candidates, funnel.page(question, candidates, None))
         affordable = self._affordable(candidates.video_row.shape[1], budget)
-        if affordable < question.k:
+        if affordable < min(question.k, candidates.video_row.shape[1]):
             budget.degraded.append("retrieval_order")
             return _Ranking(question, candidates, funnel.page(question, candidates, None))
         if affordable < candidates.video_row.shape[1]:
@@ -233,9 +229,10 @@ class Service:
             return _Ranking(question, candidates, funnel.page(question, candidates, None))
 
     def _by_ranker(self, variant: Variant, question: Question, context: Any, candidates: Candidates) -> _Ranking:
-        funnel, began = variant.recommender.funnel, time.perf_counter()
+        funnel = variant.recommender.funnel
         with self.metrics.stage("features"):
             state = variant.recommender.state_before(question.moment)
+            began = time.perf_counter()
             inputs = funnel.inputs(question, context, candidates, state)
         with self.metrics.stage("ranking"):
             said = funnel.predictions(inputs)
@@ -245,10 +242,18 @@ class Service:
         return _Ranking(question, candidates, funnel.page(question, candidates, said), inputs)
 
     def _affordable(self, count: int, budget: Budget) -> int:
-        """How many candidates may be ranked in the time that is left, by what the last ones took."""
-        if not self._seconds_per_candidate:
-            return count if budget.left_seconds > 0 else 0
-        return int(min(max(budget.left_seconds * _SHARE_FOR_RANKING / self._seconds_per_candidate, 0.0), count))
+        """How many candidates may be ranked in the time that is left, by what the last ones took.
+
+        What is known of that fades while not all are ranked: else one slow moment would be believed for ever.
+        """
+        left = budget.left_seconds
+        if left <= 0.0:
+            return 0
+        if left * _SHARE_FOR_RANKING >= count * self._seconds_per_candidate:
+            return count
+        affordable = int(left * _SHARE_FOR_RANKING / self._seconds_per_candidate)
+        self._seconds_per_candidate *= _SPEED_KEPT
+        return affordable
 
     def _popular(self, variant: Variant, question: Question) -> _Ranking:
         """What everybody watches, without anything of the user but what must not come."""
@@ -257,36 +262,20 @@ class Service:
         return _Ranking(question, candidates, funnel.page(question, candidates, None))
 
     def _leave_out(self, what: str, error: Exception, budget: Budget) -> None:
-        _log.error(
-            "left out of an answer: %s, because of a %s", what, type(error).__name__
-        )  # its text may name somebody
+        kind = type(error).__name__  # its text may name somebody
+        _log.error("left out of an answer: %s, because of a %s", what, kind)
         budget.degraded.append(what)
 
     def _rendered(self, variant: Variant, ask: Ask, found: _Ranking, budget: Budget) -> Answer:
         places = recommendations(variant.recommender.live, found.page)
         if ask.explain:
-            places = self._explained(variant, found, places)
+            question, inputs = found.question, found.inputs
+            places = explained(variant.recommender.funnel, question, found.candidates, inputs, found.page, places)
         note = None if len(places) == ask.k else f"only {len(places)} videos are left that may be shown"
         degraded, moment = tuple(dict.fromkeys(budget.degraded)), found.question.moment
         return Answer(uuid.uuid4().hex, variant.version, variant.name, moment, degraded, note, tuple(places))
 
-    def _explained(self, variant: Variant, found: _Ranking, places: list[Recommendation]) -> list[Recommendation]:
-        bundle, funnel, live = variant.recommender.bundle, variant.recommender.funnel, variant.recommender.live
-        rows = found.page.video_row[0][found.page.video_row[0] > 0]
-        pulling = pulls(funnel, found.question, rows)
-        adding: list[list[Contribution]] = [[] for _ in rows]
-        if found.inputs is not None:
-            order = {row: place for place, row in enumerate(found.candidates.video_row[0].tolist())}
-            of = np.array([order[row] for row in rows.tolist()], dtype=np.int64)
-            adding = contributions(bundle.ranker.network, bundle.features, found.inputs, of, funnel)
-        explained = []
-        for place, by, adds in zip(places, pulling, adding, strict=True):
-            watched = live.describe(np.array([one.video_row for one in by], dtype=np.int64))
-            told = (PulledBy(one.video_id, one.title, pull.pull) for one, pull in zip(watched, by, strict=True))
-            explained.append(replace(place, why=Why(place.sources, tuple(told), tuple(adds))))
-        return explained
-
-    def _keep(self, ask: Ask, answer: Answer, found: _Ranking) -> None:
+    def _keep(self, variant: Variant, ask: Ask, answer: Answer, found: _Ranking) -> None:
         """Tells the metrics and the log of answers."""
         self.metrics.recommended(answer.variant, answer.degraded)
         names, nominated = found.candidates.sources, found.candidates.nominated[0].sum(axis=0).tolist()
@@ -300,7 +289,6 @@ class Service:
         for place in answer.recommendations:
             if place.expected_watch_seconds is not None:
                 self.metrics.calibration.expected(answer.request_id, str(place.video_id), place.expected_watch_seconds)
-        live = self.deployments.now.variant_of(ask.user_id).recommender.live
         kept = found.candidates.video_row[0] > 0
         self.answers.write(
             Answered(
@@ -309,7 +297,13 @@ class Service:
                 [place.score for place in answer.recommendations],
                 [place.expected_watch_seconds for place in answer.recommendations],
                 [place.sources for place in answer.recommendations],
-                live.ids_of(found.candidates.video_row[0][kept]),
+                variant.recommender.live.ids_of(found.candidates.video_row[0][kept]),
                 found.candidates.network_score[0][kept].tolist(),
             )
         )  # fmt: skip
+
+
+def _budget(ask: Ask, serving: ServingConfig) -> Budget:
+    if ask.as_of is not None:
+        return Budget(_SECONDS_FOR_THE_PAST)
+    return Budget(serving.budget_ms / 1000, serving.source_budget_ms / 1000)

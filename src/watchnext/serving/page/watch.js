@@ -21,7 +21,7 @@ let answer = null;
 let topics = [];
 let topic = null;
 let question = 0;
-const seen = new Map();
+const known = new Map();
 
 const actions = { watch, block };
 
@@ -112,7 +112,7 @@ function show(changed) {
   const places = answer.recommendations;
   const longest = Math.max(...places.map((place) => place.expected_watch_seconds ?? 0));
   const describe = (place) => ({ asOf: answer.as_of, longest, change: changed.get(place.video_id) ?? null });
-  for (const place of places) seen.set(String(place.video_id), place);
+  for (const place of places) known.set(String(place.video_id), place);
   showShelves(byId("shelves"), arranged(places), describe, actions);
   showTopics();
   const degraded = answer.degraded.map(words).join(", ");
@@ -145,7 +145,7 @@ function pastTile(event) {
     return element("li", { className: "tile searched" }, text("span", "searched-query", `“${event.query ?? ""}”`),
       text("span", "meta", `searched ${when}`));
   }
-  const video = { ...seen.get(String(event.video_id)), ...event };
+  const video = { ...known.get(String(event.video_id)), ...event };
   const share = event.completed ? 1 : (event.watch_seconds ?? 0) / video.duration_seconds;
   const thumb = picture(video);
   if (Number.isFinite(share)) thumb.append(bar(share));
