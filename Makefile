@@ -10,7 +10,7 @@ QUALITY_OPTIONS = $(if $(FOLDER),--folder $(FOLDER)) $(if $(REFEREE),--referee $
 
 .PHONY: demo test lint bench bench-recovery bench-simulate bench-prepare bench-quality \
 	bench-uploads bench-step bench-index bench-features bench-ranker bench-events \
-	bench-serving format clean
+	bench-serving bench-soak format clean
 
 $(READY): pyproject.toml constraints.txt scripts/install.sh
 	PYTHON=$(PYTHON) VENV=$(VENV) sh scripts/install.sh
@@ -74,6 +74,9 @@ bench-events: $(READY)  ## the stores of live events beside a bare sync
 
 bench-serving: $(READY)  ## a server under load: VIDEOS=10000000 RATE=20
 	$(BIN)/python benchmarks/serving_load.py --videos $(or $(VIDEOS),10000000) --rate $(or $(RATE),20)
+
+bench-soak: $(READY)  ## half an hour of mixed traffic with swaps: BUNDLE=… MINUTES=30
+	$(BIN)/python benchmarks/soak.py $(or $(BUNDLE),runs/demo/bundle) --minutes $(or $(MINUTES),30)
 
 .peers/.training .peers/.index .peers/.ranking: .peers/.%: benchmarks/peers/install.sh
 	PYTHON=$(PYTHON) sh benchmarks/peers/install.sh .peers $*

@@ -14,7 +14,8 @@ export const sourceName = (source) => SOURCES[source] ?? words(source);
 export function metaOf(video, asOf) {
   const uploaded = video.uploaded_at === null || video.uploaded_at === undefined ? null : age(asOf - video.uploaded_at);
   const topic = video.category ? words(String(video.category)) : null;
-  return [video.channel && String(video.channel), topic, uploaded].filter(Boolean).join(" · ") || "channel unknown";
+  const channel = /^\d+$/.test(video.channel ?? "") ? `Channel ${video.channel}` : video.channel;
+  return [channel, topic, uploaded].filter(Boolean).join(" · ") || "channel unknown";
 }
 
 /** Gives the card of a place. `actions`: watch, why, block; `change`: null, "new" or the places it moved up; `longest`:
