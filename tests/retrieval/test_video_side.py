@@ -169,10 +169,13 @@ def test_the_gradient_reaches_everything_that_learns(side_of, videos):
 @pytest.mark.parametrize("videos", ["free", "tower", "both"])
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("at_once", [1, 7, 30, 31])
-def test_vectors_in_blocks_are_those_of_one_call(side_of, monkeypatch, videos, kind, at_once):
+def test_vectors_in_blocks_are_those_of_one_call(side_of, monkeypatch, tmp_path, videos, kind, at_once):
     side = side_of(videos, storage=TableStorage(kind)).train()
     monkeypatch.setattr("watchnext.retrieval.video_side._ROWS_AT_ONCE", at_once)
     found = all_vectors(side, 30, CPU)
+    mapped = all_vectors(side, 30, CPU, tmp_path / "vectors.npy")
+    np.testing.assert_array_equal(mapped, found)
+    np.testing.assert_array_equal(np.load(tmp_path / "vectors.npy"), found)
     assert not side.training
     assert found.dtype == np.float32 and found.shape == (30, 8)
     assert not found[0].any()

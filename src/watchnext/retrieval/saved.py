@@ -15,12 +15,13 @@ from watchnext.config import RetrievalConfig, from_mapping
 from watchnext.events.dataset import VideoTable
 from watchnext.examples.quantiles import Quantiles
 from watchnext.layers.embedding import UNFILLED
+from watchnext.layers.tensors import device_of
 from watchnext.retrieval.calibration import Calibration
 from watchnext.retrieval.index.exact import open_vectors
 from watchnext.retrieval.network import RetrievalModel, RetrievalNetwork
 from watchnext.retrieval.sizes import RetrievalSizes
 from watchnext.retrieval.user_tower import UserTower
-from watchnext.retrieval.video_side import VideoTower
+from watchnext.retrieval.video_side import VideoTower, all_vectors
 
 
 def save_network(network: RetrievalNetwork, folder: Path) -> dict[str, Any]:
@@ -31,7 +32,7 @@ def save_network(network: RetrievalNetwork, folder: Path) -> dict[str, Any]:
         save_file(weights, folder / f"{name}.safetensors")
     save_arrays(folder / "user_quantiles", vars(network.users.quantiles))
     save_arrays(folder / "video_quantiles", vars(network.video_quantiles))
-    np.save(folder / "vectors.npy", network.trained().video_vectors)
+    all_vectors(network.videos, network.sizes.num_videos, device_of(network), folder / "vectors.npy")
     return {"sizes": dataclasses.asdict(network.sizes)}
 
 

@@ -1,5 +1,7 @@
 """Where a video's vector comes from: a free vector each, a tower over what is known of it, or both."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import nn
@@ -117,18 +119,29 @@ class FreeAndTower(nn.Module):
 
 
 @torch.inference_mode()
-def all_vectors(side: nn.Module, num_videos: int, device: torch.device) -> Float[Array, "videos dim"]:
-    """Gives the vectors of all videos in float32, a block at a time; row 0 is the zero vector."""
+def all_vectors(
+    side: nn.Module, num_videos: int, device: torch.device, file: Path | None = None
+) -> Float[Array, "videos dim"]:
+    """Gives the vectors of all videos in float32, a block at a time; row 0 is the zero vector.
+
+    With a `file` they are written there as an array of NumPy's, and mapped: memory need not hold them.
+    """
     side.eval()
     if isinstance(side, EmbeddingTable) and side.weight.dtype == torch.float32:
         whole: Array = side.weight.cpu().numpy()
+        if file is not None:
+            np.save(file, whole)
         return whole
     found: Array | None = None
     for start in range(0, num_videos, _ROWS_AT_ONCE):
         rows = torch.arange(start, min(start + _ROWS_AT_ONCE, num_videos), device=device)
         block = side(rows).float().cpu().numpy()
         if found is None:
-            found = np.empty((num_videos, block.shape[1]), dtype=np.float32)
+            shape = (num_videos, block.shape[1])
+            if file is None:
+                found = np.empty(shape, dtype=np.float32)
+            else:
+                found = np.lib.format.open_memmap(file, "w+", np.float32, shape)
         found[start : start + len(block)] = block
     assert found is not None  # a catalogue has row 0
     found[0] = 0.0
