@@ -45,6 +45,9 @@ tower = [512, 256]
 videos = "tower"
 examples_per_user = 5
 max_epochs = 1
+table_type = "bfloat16"
+[split]
+validation_share = 0.0
 [ranking]
 max_impressions = 60000
 max_epochs = 1

@@ -1,10 +1,14 @@
 """A small made-up world, written as a log, compiled, and trained once per session."""
 
 import dataclasses
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):  # processes that compile at the same time would share a cache
+    os.environ["NUMBA_CACHE_DIR"] = str(Path(__file__).parent.parent / ".pytest_cache" / f"numba-{worker}")
 
 import pyarrow as pa
 import pyarrow.parquet as pq
