@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,15 @@ import numpy as np
 import pytest
 
 from watchnext import artifacts
-from watchnext.artifacts import Artifact, load_arrays, open_artifact, save_arrays, writing, writing_file
+from watchnext.artifacts import (
+    Artifact,
+    load_arrays,
+    open_artifact,
+    save_arrays,
+    state_on_disk,
+    writing,
+    writing_file,
+)
 from watchnext.config import IndexConfig
 from watchnext.errors import ArtifactError
 
@@ -129,7 +138,7 @@ def test_an_artifact_of_another_kind_is_refused(tmp_path: Path) -> None:
 def test_another_format_version_is_refused(tmp_path: Path) -> None:
     write_thing(tmp_path / "thing")
     change_manifest(tmp_path / "thing", lambda manifest: manifest.update(format_version=99))
-    with pytest.raises(ArtifactError, match=r"another format version than 4.*make it again"):
+    with pytest.raises(ArtifactError, match=r"another format version than 5.*make it again"):
         open_artifact(tmp_path / "thing", "thing")
 
 
@@ -275,3 +284,13 @@ def test_the_present_folder_may_be_written(tmp_path: Path, monkeypatch: pytest.M
     with writing(Path("."), "thing") as folder:
         (folder / "weights.bin").write_text("weights")
     assert open_artifact(tmp_path / "here", "thing").kind == "thing"
+
+
+def test_the_state_on_disk_changes_with_any_file(tmp_path):
+    write_thing(tmp_path / "thing")
+    before = state_on_disk(tmp_path / "thing")
+    assert state_on_disk(tmp_path / "thing") == before
+    os.utime(tmp_path / "thing" / "deep" / "weights.bin", ns=(1, 1))
+    touched = state_on_disk(tmp_path / "thing")
+    (tmp_path / "thing" / "another").write_text("")
+    assert len({before, touched, state_on_disk(tmp_path / "thing")}) == 3

@@ -43,14 +43,14 @@ class Bundle:
         return open_artifact(self.artifact.path / kind, kind, verify=False).facts
 
     @classmethod
-    def open(cls, path: Path) -> "Bundle":
-        """Loads and checks the bundle in `path`.
+    def open(cls, path: Path, verify: bool = True) -> "Bundle":
+        """Loads and checks the bundle in `path`; `verify=False` skips the files' bytes, as `open_artifact` does.
 
         Raises:
             ArtifactError: it is damaged, of another format version, its parts do not belong together, or its ranker
                 does not predict here what it did where it was trained.
         """
-        artifact = open_artifact(path, "bundle")
+        artifact = open_artifact(path, "bundle", verify)
         parts = {kind: open_artifact(path / kind, kind, verify=False) for kind in PARTS}
         refuse_mixed(parts)
         dataset = Dataset.open(path / "dataset", verify=False)

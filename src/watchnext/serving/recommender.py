@@ -41,13 +41,13 @@ class Recommender:
         self._earlier: tuple[int, FeatureState] | None = None
 
     @classmethod
-    def open(cls, path: str | Path) -> "Recommender":
-        """Loads the bundle in `path`.
+    def open(cls, path: str | Path, verify: bool = True) -> "Recommender":
+        """Loads the bundle in `path`; `verify=False` skips its files' bytes.
 
         Raises:
             ArtifactError: it is damaged or mixed.
         """
-        return cls(Bundle.open(Path(path)))
+        return cls(Bundle.open(Path(path), verify))
 
     def recommend(
         self,
