@@ -10,7 +10,7 @@ from watchnext.examples.next_watch import RetrievalBatch
 from watchnext.layers.embedding import RowwiseAdagrad, TableStorage, tables_of
 from watchnext.retrieval.calibration import Calibration
 from watchnext.retrieval.sampling import SampledVideos
-from watchnext.retrieval.saved import open_model, open_network, save_network, sizes_and_config
+from watchnext.retrieval.saved import open_model, open_network, open_video_tower, save_network, sizes_and_config
 from watchnext.retrieval.video_side import VideoTower
 
 WAYS = [
@@ -128,3 +128,15 @@ def test_an_opened_network_gives_a_vector_to_a_new_upload(saved, videos):
     for ours, theirs in zip(opened, original, strict=True):
         with torch.no_grad():
             assert ours.of(upload, np.array([1])).equal(theirs.of(videos, np.array([7])))
+
+
+def test_an_opened_video_tower_gives_the_vectors_of_the_networks_tower(saved, videos):
+    network = saved.originals[""]
+    tower = open_video_tower(saved.artifact, videos)
+    if network.config.videos == "free":
+        assert tower is None
+        return
+    original = network.videos if network.config.videos == "tower" else network.videos.tower
+    rows = np.arange(len(videos.channel_row))
+    assert not tower.training
+    torch.testing.assert_close(tower.of(videos, rows), original.of(videos, rows), rtol=0, atol=0)

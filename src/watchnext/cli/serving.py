@@ -14,8 +14,7 @@ from watchnext.progress import say
 from watchnext.serving.export import export as write_export
 from watchnext.serving.guard import Tokens
 from watchnext.serving.http import create_app
-from watchnext.serving.recommender import Recommender
-from watchnext.serving.server import ServerSettings
+from watchnext.serving.server import Server, ServerSettings
 from watchnext.serving.stores.opening import open_store
 
 STATE = Path("runs/serving")
@@ -54,13 +53,13 @@ def serve(
     is printed has it, for the page.
     """
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    settings = ServerSettings(state, bundle, store, threads, rate=rate, report=report)
-    if bundle is not None:
-        Recommender.open(bundle)  # a damaged bundle is told here, not in the middle of a server's traceback
-    tokens = Tokens.found(state / "token")
-    app = create_app(settings=settings)
-    say(f"the page: http://{host}:{port}/#token={tokens.admin}\nthe API:  http://{host}:{port}/docs")
-    uvicorn.run(app, host=host, port=port, log_level="warning")
+    # Made here, so that what is wrong is one message and no server's traceback.
+    server = Server(ServerSettings(state, bundle, store, threads, rate=rate, report=report))
+    try:
+        say(f"the page: http://{host}:{port}/#token={server.tokens.admin}\nthe API:  http://{host}:{port}/docs")
+        uvicorn.run(create_app(server=server), host=host, port=port, log_level="warning")
+    finally:
+        server.close()  # where the application never began
 
 
 def promote(
@@ -104,15 +103,19 @@ def _asked(url: str, state: Path, route: str, body: dict[str, Any] | None) -> di
     Raises:
         RequestError: it refuses, or cannot be reached.
     """
-    headers = {"authorization": f"Bearer {Tokens.found(state / 'token').admin}"}
+    headers = {"authorization": f"Bearer {Tokens.known(state / 'token').admin}"}
     try:
         answer = httpx.post(f"{url}{route}", json=body, headers=headers, timeout=_PROMOTION_SECONDS)
     except httpx.HTTPError as error:
         raise RequestError(
             f"no answer from {url} ({type(error).__name__}): is 'watchnext serve' running there?"
         ) from None
-    told = answer.json() if "json" in answer.headers.get("content-type", "") else {}
-    if answer.status_code != 200:
-        raise RequestError(f"the server refused with {answer.status_code}: {json.dumps(told.get('detail', ''))}")
-    found: dict[str, Any] = told
-    return found
+    try:
+        told = dict(answer.json())
+    except (ValueError, TypeError):
+        told = {}
+    if answer.status_code == 200 and "bundle" in told:
+        return told
+    if "detail" in told:
+        raise RequestError(f"the server refused with {answer.status_code}: {json.dumps(told['detail'])}")
+    raise RequestError(f"what listens at {url} is no 'watchnext serve': say --url.")

@@ -50,7 +50,7 @@ class Vocabulary:
         wanted = list(ids)
         if len(wanted) <= _FEW:
             return np.array([self._row_of(one) for one in wanted], dtype=np.int64)
-        return self._rows_of_many(pa.array([self._same_type(one) for one in wanted], self._ids.type))
+        return self._rows_of_many(pa.array([self.as_written(one) for one in wanted], self._ids.type))
 
     def ids_of(self, rows: Int[Array, "rows"]) -> list[Any]:
         """Gives the id of each row; `None` for row 0."""
@@ -82,8 +82,16 @@ class Vocabulary:
         ids = load_column(folder / f"{name}.arrow")
         return cls(ids, np.load(folder / f"{name}.order.npy", mmap_mode="r"))
 
-    def _same_type(self, one: Any) -> Any:
-        """An id as the vocabulary writes it: a command line says '12' where the log says 12."""
+    def as_written(self, one: Any) -> Any:
+        """Gives an id as the vocabulary writes it, None if it cannot: a command line says '12' where the log says 12.
+
+        >>> import pyarrow as pa
+        >>> films = Vocabulary(pa.array([7, 12]))
+        >>> films.as_written("12"), films.as_written("heat")
+        (12, None)
+        """
+        if one is None:
+            return None
         text = str(one)
         if not pa.types.is_integer(self._ids.type):
             return text
@@ -91,7 +99,7 @@ class Vocabulary:
         return int(text) if plain and abs(int(text)) <= _LARGEST_ID else None
 
     def _row_of(self, one: Any) -> int:
-        wanted = self._same_type(one)
+        wanted = self.as_written(one)
         if wanted is None:
             return UNKNOWN_ROW
         low, high = 0, len(self._order)

@@ -75,7 +75,8 @@ class Wish:
     """What is wanted of the sources for a batch of users.
 
     Every source lists `k` videos without its user's `excluded` ones; the first of them, as many as its quota says,
-    become candidates. A source without a quota may bring all. `allowed` says of every row whether it may come at all.
+    become candidates. A source without a quota may bring all. `allowed` says of every row whether it may come at all;
+    a row behind its end may not.
     `gather` runs the sources.
     """
 
@@ -177,7 +178,7 @@ def _nominated(source: CandidateSource, context: UserContext, wish: Wish) -> Lis
     longest = max((len(rows) for rows in wish.excluded), default=0) if wish.excluded else 0
     rows, scores = source.nominate(context, wish.k + longest)
     if wish.allowed is not None:
-        rows = np.where(wish.allowed[rows], rows, 0)
+        rows = np.where((rows < len(wish.allowed)) & wish.allowed.take(rows, mode="clip"), rows, 0)
     if wish.excluded or wish.allowed is not None:
         places = _allowed_places(rows, wish.excluded or [rows[:0, 0]] * len(rows), wish.k)
         rows, scores = _moved_up(rows, places), _moved_up(scores, places)

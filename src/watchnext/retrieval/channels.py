@@ -1,6 +1,7 @@
 """The channels that a user watches most, and what everybody watches of them."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +13,21 @@ from watchnext.shapes import Array, Float, Int
 
 _VIDEOS_OF_A_CHANNEL = 50
 _MOST_CHANNELS = 10
+_UPLOADS_OF_A_CHANNEL = 3
+_NOBODY = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True)
 class WatchedChannels:
-    """The best videos of each channel, most completed first; of each video its channel."""
+    """The best videos of each channel, most completed first; of each video its channel.
+
+    `since` has the uploads of channels that came after it was saved, newest first.
+    """
 
     offsets: Int[Array, "offsets"]
-    rows: Int[Array, "listed"]
+    rows: Int[Array, "rows"]
     channel_row: Int[Array, "videos"]
+    since: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
     name = "channels"
 
@@ -39,7 +46,7 @@ class WatchedChannels:
     def nominate(self, context: UserContext, k: int) -> tuple[Int[Array, "batch k"], Float[Array, "batch k"]]:
         """Gives up to k videos of the ten channels that each user completed most of, channels taking turns.
 
-        The score is the user's number of completed watches of the channel.
+        Uploads since come before all else. The score is the user's number of completed watches of the channel.
         """
         rows = np.zeros((len(context), k), dtype=np.int64)
         scores = np.zeros((len(context), k), dtype=np.float32)
@@ -47,19 +54,32 @@ class WatchedChannels:
             channels, counts = np.unique(self.channel_row[watched[watched > 0]], return_counts=True)
             known = np.lexsort((channels, -counts))
             known = known[channels[known] > 0][:_MOST_CHANNELS]
-            listed = [self.rows[self.offsets[one] : self.offsets[one + 1]] for one in channels[known]]
-            turn = np.concatenate([np.arange(len(one)) for one in listed] or [np.zeros(0, dtype=np.int64)])
-            order = np.argsort(turn, kind="stable")[:k]
-            found = np.concatenate([*listed, np.zeros(0, dtype=np.int32)]).astype(np.int64)[order]
+            listed, turns = zip(_NOBODY, *(self._of(one) for one in channels[known].tolist()), strict=True)
+            order = np.argsort(np.concatenate(turns), kind="stable")[:k]
+            found = np.concatenate(listed)[order]
             rows[user, : len(found)] = found
-            scores[user, : len(found)] = np.repeat(counts[known], [len(one) for one in listed])[order]
+            scores[user, : len(found)] = np.repeat(counts[known], [len(one) for one in listed[1:]])[order]
         return rows, scores
+
+    def with_upload(self, video_row: int, channel_row: int) -> "WatchedChannels":
+        """Gives these and one that came since; one of an unknown channel is nobody's."""
+        if not channel_row:
+            return self
+        uploads = (video_row, *self.since.get(channel_row, ()))[:_UPLOADS_OF_A_CHANNEL]
+        return replace(self, since={**self.since, channel_row: uploads})
 
     def save(self, folder: Path) -> None:
         """Writes the lists."""
-        save_arrays(folder, vars(self))
+        save_arrays(folder, {name: getattr(self, name) for name in ("offsets", "rows", "channel_row")})
 
     @classmethod
     def open(cls, folder: Path) -> "WatchedChannels":
         """Maps what `save` wrote."""
-        return cls(**load_arrays(folder, ("offsets", "rows", "channel_row")))
+        arrays = load_arrays(folder, ("offsets", "rows", "channel_row"))
+        return cls(arrays["offsets"], arrays["rows"], arrays["channel_row"])
+
+    def _of(self, channel_row: int) -> tuple[Int[Array, "rows"], Int[Array, "rows"]]:
+        """A channel's videos and their turns."""
+        since = np.array(self.since.get(channel_row, ()), dtype=np.int64)
+        rows = np.concatenate([since, self.rows[self.offsets[channel_row] : self.offsets[channel_row + 1]]])
+        return rows, np.arange(len(rows)) - len(since)

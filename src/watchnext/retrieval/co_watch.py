@@ -63,7 +63,7 @@ class CoWatch:
             rows[user, : len(order)], scores[user, : len(order)] = found[order], similarity[order]
         return rows, scores
 
-    def _summed(self, watched: Int[Array, "history"]) -> tuple[Int[Array, "found"], Float[Array, "found"]]:
+    def _summed(self, watched: Int[Array, "history"]) -> tuple[Int[Array, "rows"], Float[Array, "rows"]]:
         """All neighbours of the watched videos, each with the sum of its similarities."""
         begin, end = self.offsets[watched], self.offsets[watched + 1]
         lengths = end - begin

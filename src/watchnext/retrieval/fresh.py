@@ -1,6 +1,6 @@
 """New uploads: a video that nobody has met yet is nominated because it is new."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +16,14 @@ _MOST_DAYS = 7.0
 
 @dataclass(frozen=True)
 class FreshUploads:
-    """The catalogue in the order of upload, without videos whose upload is unknown."""
+    """The catalogue in the order of upload, without videos whose upload is unknown.
 
-    uploaded_at: Int[Array, "uploads"]
-    rows: Int[Array, "uploads"]
+    `since` are those of videos that came after it was saved.
+    """
+
+    uploaded_at: Int[Array, "rows"]
+    rows: Int[Array, "rows"]
+    since: "FreshUploads | None" = None
 
     name = "fresh"
 
@@ -32,16 +36,32 @@ class FreshUploads:
         return cls(uploaded_at[rows], rows.astype(np.int32))
 
     def nominate(self, context: UserContext, k: int) -> tuple[Int[Array, "batch k"], Float[Array, "batch k"]]:
-        """Gives the k newest uploads of the seven days before each moment; the score is minus their age in days."""
-        ends = np.searchsorted(self.uploaded_at, context.moment, side="right")
-        places = ends[:, None] - 1 - np.arange(k)
-        moments = np.asarray(context.moment)[:, None]
-        ages_days = (moments - self.uploaded_at[np.maximum(places, 0)]) / SECONDS_OF_A_DAY if len(self.rows) else 0.0
+        """Gives the k newest uploads of the seven days before each moment; the score is minus their age in days.
+
+        Of two of the same second the larger row comes first.
+        """
+        moments = np.asarray(context.moment)
+        lists = [part.newest(moments, k) for part in (self, self.since) if part is not None and len(part.rows)]
+        if not lists:
+            return np.zeros((len(moments), k), dtype=np.int64), np.zeros((len(moments), k), dtype=np.float32)
+        rows, scores = (np.concatenate(columns, axis=1) for columns in zip(*lists, strict=True))
+        order = np.lexsort((-rows, -scores, rows == 0), axis=1)[:, :k]
+        return np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
+
+    def newest(self, moments: Int[Array, "batch"], k: int) -> tuple[Int[Array, "batch k"], Float[Array, "batch k"]]:
+        """Gives what `nominate` does, but for what came since; there must be a video."""
+        places = np.searchsorted(self.uploaded_at, moments, side="right")[:, None] - 1 - np.arange(k)
+        ages_days = (moments[:, None] - self.uploaded_at[np.maximum(places, 0)]) / SECONDS_OF_A_DAY
         there = (places >= 0) & (ages_days <= _MOST_DAYS)
-        if not there.any():
-            return np.zeros(places.shape, dtype=np.int64), np.zeros(places.shape, dtype=np.float32)
         rows = np.where(there, self.rows[np.maximum(places, 0)], 0).astype(np.int64)
         return rows, np.where(there, -ages_days, 0.0).astype(np.float32)
+
+    def with_upload(self, video_row: int, uploaded_at: int) -> "FreshUploads":
+        """Gives these and one that came since."""
+        since = self.since or FreshUploads(self.uploaded_at[:0], self.rows[:0])
+        place = np.searchsorted(since.uploaded_at, uploaded_at, side="right")
+        times, rows = np.insert(since.uploaded_at, place, uploaded_at), np.insert(since.rows, place, video_row)
+        return replace(self, since=FreshUploads(times, rows))
 
     def save(self, folder: Path) -> None:
         """Writes the order."""
@@ -50,4 +70,5 @@ class FreshUploads:
     @classmethod
     def open(cls, folder: Path) -> "FreshUploads":
         """Maps what `save` wrote."""
-        return cls(**load_arrays(folder, ("uploaded_at", "rows")))
+        arrays = load_arrays(folder, ("uploaded_at", "rows"))
+        return cls(arrays["uploaded_at"], arrays["rows"])

@@ -9,13 +9,15 @@ from watchnext.shapes import Array, Float, Int
 
 _HALF_LIFE_SECONDS = 6 * 3600
 _MOST_VIDEOS = 20_000
+_LARGEST_POWER = 100.0
 
 
 class Trending:
     """The videos most completed of late, by events that came since the bundle was made.
 
-    A watch counts 2^(t / half-life) instead of halving all others: the order is the same at any later moment. Events
-    may come from any thread. Past twenty thousand videos the lower half is forgotten.
+    A watch counts 2^(t / half-life) instead of halving all others: the order is the same at any later moment. What is
+    kept is the logarithm of the sum, so that years are no trouble. Events may come from any thread. Past twenty
+    thousand videos the lower half is forgotten. Before the moment at which it began nothing is trending.
     """
 
     name = "trending"
@@ -28,9 +30,9 @@ class Trending:
 
     def count(self, video_row: int, timestamp: int) -> None:
         """Counts a completed watch."""
-        weight = 2.0 ** min((timestamp - self._began) / _HALF_LIFE_SECONDS, 1000.0)
+        weight = (timestamp - self._began) / _HALF_LIFE_SECONDS
         with self._changing:
-            self._weights[video_row] = self._weights.get(video_row, 0.0) + weight
+            self._weights[video_row] = float(np.logaddexp2(self._weights.get(video_row, -np.inf), weight))
             if len(self._weights) > _MOST_VIDEOS:
                 kept = sorted(self._weights, key=self._weights.__getitem__)[_MOST_VIDEOS // 2 :]
                 self._weights = {row: self._weights[row] for row in kept}
@@ -39,12 +41,11 @@ class Trending:
     def nominate(self, context: UserContext, k: int) -> tuple[Int[Array, "batch k"], Float[Array, "batch k"]]:
         """Gives the k most watched for every user alike; the score is the number of watches, faded to the moment."""
         rows, weights = self._sorted()
-        wide = max(0, k - len(rows))
-        moments = np.asarray(context.moment, dtype=np.float64)[:, None]
-        faded = np.log2(weights[:k], where=weights[:k] > 0, out=np.zeros(len(weights[:k])))
-        scores = np.exp2(faded - (moments - self._began) / _HALF_LIFE_SECONDS)
-        listed = np.broadcast_to(np.pad(rows[:k], (0, wide)), (len(context), k))
-        return listed, np.pad(scores, ((0, 0), (0, wide))).astype(np.float32)
+        wide = (0, max(0, k - len(rows)))
+        passed = (np.asarray(context.moment)[:, None] - self._began) / _HALF_LIFE_SECONDS
+        faded = np.pad(weights[:k], wide, constant_values=-np.inf) - passed
+        scores = np.where(passed >= 0, np.exp2(np.minimum(faded, _LARGEST_POWER)), 0.0)
+        return np.where(passed >= 0, np.pad(rows[:k], wide), 0), scores.astype(np.float32)
 
     def _sorted(self) -> tuple[Int[Array, "videos"], Float[Array, "videos"]]:
         best = self._best

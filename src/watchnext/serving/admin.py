@@ -1,11 +1,11 @@
 """What an operator calls."""
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Query
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, Response
 
 from watchnext.serving.access import ADMIN, Running
@@ -28,10 +28,11 @@ async def status(server: Running) -> dict[str, Any]:
     return await server.in_thread(server.status)
 
 
-@router.post("/admin/bundle", dependencies=ADMIN, responses={409: {"description": "a bundle that cannot serve"}})
+@router.post("/admin/bundle", dependencies=ADMIN)
 async def promote(server: Running, body: BundleBody) -> dict[str, Any]:
     """Loads and checks a bundle beside the one that serves, then switches; in-flight requests finish on theirs."""
-    await server.in_thread(partial(server.deployments.promote, Path(body.path), body.share, body.variant))
+    # The threads of requests go on answering meanwhile.
+    await run_in_threadpool(server.deployments.promote, Path(body.path), body.share, body.variant)
     return _told(server)
 
 

@@ -5,15 +5,17 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from watchnext.serving.events import LiveEvent
+from watchnext.serving.exchange import Ask
 from watchnext.serving.live import EVERYTHING, Filters
 from watchnext.serving.recommendation import Visitor, Watch
-from watchnext.serving.service import Ask
 
 Stage = Literal["ranking", "retrieval"]
 MOST_EVENTS = 1000
 _LARGEST_ID = 2**63 - 1
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
-Id = Annotated[int, Field(ge=-_LARGEST_ID, le=_LARGEST_ID)] | Text
+Sentence = Annotated[str, StringConstraints(max_length=1000, pattern=r"^[^\x00]*$")]
+Whole = Annotated[int, Field(ge=-_LARGEST_ID, le=_LARGEST_ID)]
+Id = Whole | Text
 Seconds = Annotated[int, Field(ge=0, le=10**15, description="Unix seconds")]
 Watched = Annotated[float, Field(ge=0, le=86_400)]
 
@@ -58,7 +60,7 @@ class VisitorBody(Body):
 
     history: list[WatchBody] = Field([], max_length=MOST_EVENTS, description="oldest first")
     searches: list[SearchBody] = Field([], max_length=MOST_EVENTS)
-    attributes: dict[str, str | float | int] = Field(
+    attributes: dict[Text, str | float | int] = Field(
         {}, max_length=100, description="the user's columns of the log, by name"
     )
     k: int = Field(20, ge=1, le=1000)
@@ -190,6 +192,7 @@ class UploadBody(Body):
     """A new video, by the columns of the log's table of videos."""
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+    __pydantic_extra__: dict[str, Whole | float | Sentence | list[Id] | None]
     video_id: Id
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from watchnext.artifacts import writing_file
+from watchnext.artifacts import open_artifact, state_on_disk, writing_file
 from watchnext.errors import ArtifactError, ConfigurationError, RequestError, WatchnextError
 from watchnext.serving.events import LiveEvent
 from watchnext.serving.funnel import Question
@@ -28,6 +28,7 @@ _RECENT_EVENTS = 50_000
 
 _CHECKED_USERS = 5
 _CHECKED_K = 10
+_CHECKED_KEPT = 10
 
 
 @dataclass(frozen=True)
@@ -170,11 +171,26 @@ class Deployments:
 
     def _loaded(self, path: Path, share: float, name: str) -> Variant:
         try:
-            recommender = Recommender.open(path)
+            open_artifact(path, "bundle", verify=False)  # any other folder may be of any size
+            on_disk = state_on_disk(path)
+            recommender = Recommender.open(path, verify=on_disk not in self._checked())
         except OSError as error:
             raise ArtifactError(f"{path} cannot be read: {error.strerror}. Name the folder of a bundle.") from error
         _refuse_other_answers(recommender, path)
+        self._note_checked(on_disk)
         return Variant(name, share, path.absolute(), recommender, time.time())
+
+    def _checked(self) -> list[str]:
+        """What bundles were on disk when their bytes were last read: a restart need not read them again."""
+        try:
+            return list(json.loads(self._memory.with_name("checked.json").read_text()))
+        except (FileNotFoundError, ValueError, TypeError):
+            return []
+
+    def _note_checked(self, on_disk: str) -> None:
+        latest = [*(one for one in self._checked() if one != on_disk), on_disk][-_CHECKED_KEPT:]
+        with writing_file(self._memory.with_name("checked.json")) as aside:
+            aside.write_text(json.dumps(latest))
 
     def _switch(self, to: Deployment, before: Deployment | None) -> None:
         """Makes the new variants know what the old ones do, then switches."""

@@ -5,7 +5,7 @@ import numpy as np
 from watchnext.shapes import Array, Int
 
 
-def diverse(groups: list[tuple[Int[Array, "ranked"], int]], k: int) -> Int[Array, "k"]:
+def diverse(groups: list[tuple[Int[Array, "width"], int]], k: int) -> Int[Array, "k"]:
     """Gives the places of a ranked list that make a page of k, best first: no group has more than its limit.
 
     Each of `groups` has the group of every place, 0 for none, and the limit, 0 for none. Where the limits leave fewer

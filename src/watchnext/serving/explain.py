@@ -46,8 +46,9 @@ def explained(
         adding = contributions(bundle.ranker.network, bundle.features, inputs, of, funnel)
     found = []
     for place, by, adds in zip(places, pulling, adding, strict=True):
-        watched = funnel.live.describe(np.array([one.video_row for one in by], dtype=np.int64))
-        told = (PulledBy(one.video_id, one.title, pull.pull) for one, pull in zip(watched, by, strict=True))
+        watched = np.array([one.video_row for one in by], dtype=np.int64)
+        known = zip(funnel.live.ids_of(watched), funnel.live.describe(watched), by, strict=True)
+        told = (PulledBy(video_id, one.title, pull.pull) for video_id, one, pull in known)
         found.append(replace(place, why=Why(place.sources, tuple(told), tuple(adds))))
     return found
 
@@ -60,7 +61,9 @@ def pulls(funnel: Funnel, question: Question, rows: Int[Array, "k"]) -> list[lis
     """
     records = question.records
     assert isinstance(records, VisitorRecords)
-    watched = records.events.video_row[records.events.watch_places][::-1]
+    events = records.events
+    earlier = events.watch_places[events.watches.timestamp < question.moment]
+    watched = events.video_row[earlier][::-1]
     tried = list(dict.fromkeys(watched.tolist()))[:_MOST_WATCHES]
     if not tried or not len(rows):
         return [[] for _ in rows]

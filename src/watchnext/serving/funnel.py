@@ -80,8 +80,7 @@ class Funnel:
         """Gives what everybody watches of late, in its order, for when nothing else can be had."""
         generator = self.live.generator
         struck = self._struck(question, context) or [np.zeros(0, dtype=np.int64)] * len(context)
-        longest = max(len(rows) for rows in struck)
-        rows, _ = generator.popular.nominate(context, question.k + longest)
+        rows, _ = generator.popular.nominate(context, max(question.k, generator.popular.rows.shape[1]))
         if question.allowed is not None:
             rows = np.where(question.allowed[rows], rows, 0)
         rows = without(rows, struck, question.k)
@@ -127,7 +126,7 @@ class Funnel:
         ]
         return Ranked(rows, best, seconds, sources)
 
-    def _chosen(self, rows: Int[Array, "candidates"], order: Int[Array, "ranked"], k: int) -> Int[Array, "k"]:
+    def _chosen(self, rows: Int[Array, "candidates"], order: Int[Array, "width"], k: int) -> Int[Array, "k"]:
         """The places of a page among the candidates, best first."""
         serving = self.serving
         if not serving.max_per_channel and not serving.max_per_topic:
@@ -136,16 +135,17 @@ class Funnel:
         return order[diverse([(channels, serving.max_per_channel), (topics, serving.max_per_topic)], k)]
 
     def _struck(self, question: Question, context: UserContext) -> RowLists | None:
-        """What no source may nominate: seen before, blocked by the user or for everybody."""
+        """What no source may nominate: seen before, blocked by the user or for everybody, not uploaded yet."""
         strike = self.serving.exclude_seen if question.exclude_seen is None else question.exclude_seen
         seen = excluded_videos(question.records, context, strike)
         blocked = [*([question.blocked] if question.blocked is not None else [])]
-        if len(self.live.blocked):
-            blocked.append([self.live.blocked] * len(context))
+        for rows in (self.live.blocked, self.live.uploads.after(question.moment)):
+            if len(rows):
+                blocked.append([rows] * len(context))
         if not blocked:
             return seen
         lists = [*blocked, seen] if seen is not None else blocked
-        return [np.unique(np.concatenate(rows)) for rows in zip(*lists, strict=True)]
+        return [np.unique(np.concatenate(one)) for one in zip(*lists, strict=True)]
 
 
 def _without(context: UserContext, first_new: int) -> UserContext:

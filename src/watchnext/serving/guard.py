@@ -14,21 +14,26 @@ from typing import Any
 from limits import RateLimitItem, parse
 from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from watchnext.errors import ConfigurationError
 
 _log = logging.getLogger(__name__)
 _SHORTEST_TOKEN = 16
+_ADMIN, _WRITE = "WATCHNEXT_ADMIN_TOKEN", "WATCHNEXT_WRITE_TOKEN"
 _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
-    (
-        b"content-security-policy",
-        b"default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
-    ),
 )
-_REPORT = b"/admin/report"
+_POLICY = (
+    b"content-security-policy",
+    b"default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
+)
+_STYLED = ("/admin/report", "/docs")  # pages of others, whose styles and scripts are in the page, or elsewhere
+_MOST_DIGITS = 20
+FAULT = "this is a fault of the server; its log has the kind of error."
+"""All that is said of an error that nobody foresaw."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +53,25 @@ class Tokens:
         Raises:
             ConfigurationError: a token of fewer than sixteen characters.
         """
-        admin, write = (os.environ.get(f"WATCHNEXT_{who}_TOKEN", "") for who in ("ADMIN", "WRITE"))
+        if not os.environ.get(_ADMIN) and not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as made:
+                made.write(f"{secrets.token_urlsafe(24)}\n")
+        return cls.known(file)
+
+    @classmethod
+    def known(cls, file: Path) -> "Tokens":
+        """Reads what `found` does, and makes nothing.
+
+        Raises:
+            ConfigurationError: there is no token, or one of fewer than sixteen characters.
+        """
+        admin, write = (os.environ.get(name, "") for name in (_ADMIN, _WRITE))
         if not admin:
             if not file.exists():
-                file.parent.mkdir(parents=True, exist_ok=True)
-                with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as made:
-                    made.write(f"{secrets.token_urlsafe(24)}\n")
+                raise ConfigurationError(
+                    f"there is no token in {file}: name the server's own folder by --state, or set {_ADMIN}."
+                )
             lines = [*file.read_text().split(), "", ""]
             admin, write = lines[0], write or lines[1]
         write = write or admin
@@ -86,10 +104,7 @@ class Guard:
     told: Callable[[Scope, int, float], None]
 
     def __post_init__(self) -> None:
-        try:
-            self._rate: RateLimitItem = parse(self.rate)
-        except ValueError:
-            raise ConfigurationError(f"rate limit '{self.rate}': something like '100/second' was expected.") from None
+        self._rate = rate_of(self.rate)
         self._limiter = FixedWindowRateLimiter(MemoryStorage())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -97,23 +112,23 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        began, status = time.perf_counter(), 500
+        began, status, begun = time.perf_counter(), 500, False
 
         async def sent(message: Message) -> None:
-            nonlocal status
+            nonlocal status, begun
             if message["type"] == "http.response.start":
-                status = message["status"]
-                if not scope["path"].encode().startswith(_REPORT):
-                    message["headers"] = [*message.get("headers", []), *_HEADERS]
+                status, begun = message["status"], True
+                own = [_POLICY] if not scope["path"].startswith(_STYLED) else []
+                message["headers"] = [*message.get("headers", []), *_HEADERS, *own]
             await send(message)
 
         try:
             await self._limited(scope, receive, sent)
-        except _TooLong:
-            await _say(sent, 413, f"a body of more than {self.most_bytes:,} bytes came: send it in parts.")
         except Exception as error:
             _log.error("a request failed: %s", type(error).__name__, exc_info=_log.isEnabledFor(logging.DEBUG))
-            await _say(sent, 500, "this is a fault of the server; its log has the kind of error.")
+            if begun:
+                raise
+            await _say(sent, 500, FAULT)
         finally:
             self.told(scope, status, time.perf_counter() - began)
 
@@ -123,8 +138,10 @@ class Guard:
             await _say(send, 429, f"more than {self.rate} came from this address: wait a little.", retry_seconds=1)
             return
         length = dict(scope["headers"]).get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > self.most_bytes:
-            raise _TooLong
+        too_long = f"a body of more than {self.most_bytes:,} bytes came: send it in parts."
+        if len(length) > _MOST_DIGITS or not length.isdigit() or int(length) > self.most_bytes:
+            await _say(send, 413, too_long)
+            return
         left = self.most_bytes
 
         async def counted() -> Message:
@@ -132,14 +149,22 @@ class Guard:
             message = await receive()
             left -= len(message.get("body", b""))
             if left < 0:
-                raise _TooLong
+                raise HTTPException(413, too_long)
             return message
 
         await self.app(scope, counted, send)
 
 
-class _TooLong(Exception):
-    """A body that goes on for too long."""
+def rate_of(text: str) -> RateLimitItem:
+    """Gives the rate that a text like '100/second' says.
+
+    Raises:
+        ConfigurationError: it says none.
+    """
+    try:
+        return parse(text)
+    except ValueError:
+        raise ConfigurationError(f"rate limit '{text}': something like '100/second' was expected.") from None
 
 
 async def _say(send: Send, status: int, detail: str, retry_seconds: int | None = None) -> None:

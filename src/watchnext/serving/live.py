@@ -11,11 +11,14 @@ import numpy as np
 from watchnext.artifacts import open_artifact
 from watchnext.bundle.bundle import Bundle
 from watchnext.errors import RequestError
+from watchnext.events.dataset import VideoTable
 from watchnext.examples.contexts import UserContext, UserRecords
 from watchnext.features.counters import Counters
 from watchnext.features.inputs import RankingInputs
 from watchnext.features.state import FeatureState, Keys
-from watchnext.retrieval.candidates import CandidateGenerator, Candidates
+from watchnext.retrieval.candidates import CandidateGenerator, Candidates, CandidateSource
+from watchnext.retrieval.channels import WatchedChannels
+from watchnext.retrieval.fresh import FreshUploads
 from watchnext.retrieval.index.live import LiveIndex
 from watchnext.retrieval.index.protocol import BuiltIndex
 from watchnext.retrieval.saved import open_video_tower
@@ -26,6 +29,7 @@ from watchnext.serving.uploads import Overlaid, Uploads, table_of_one
 from watchnext.shapes import Array, Bool, Float, Int
 
 _FILTERS_KEPT = 16
+_ROWS_KEPT = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ EVERYTHING = Filters()
 class Described:
     """What an answer says of a video; None where it is not known."""
 
-    video_id: int | str
+    video_id: int | str | None
     title: str | None
     channel: str | None
     category: str | None
@@ -77,6 +81,8 @@ class LiveBundle:
         )
         self._changing = threading.Lock()
         self._mask_of = lru_cache(_FILTERS_KEPT)(self._mask)
+        self._log_mask_of = lru_cache(_FILTERS_KEPT)(self._log_mask)
+        self._row_of = lru_cache(_ROWS_KEPT)(lambda one: int(dataset.vocabularies["videos"].rows_of([one])[0]))
 
     def apply(self, event: LiveEvent) -> None:
         """Takes one event in; what it says of one user alone is the business of that user's records.
@@ -109,18 +115,18 @@ class LiveBundle:
 
     def rows_of(self, video_ids: list[Any]) -> Int[Array, "videos"]:
         """Gives the rows of videos, uploads included; 0 for unknown ones."""
-        rows = self.bundle.dataset.vocabularies["videos"].rows_of(video_ids)
-        if len(self.uploads):
-            newer = [0 if one is None else self.uploads.row_of(str(one)) for one in video_ids]
-            rows = np.where(rows > 0, rows, newer)
-        return rows
+        uploads = self.uploads
+        return np.array([self._row_of(one) or uploads.row_of(str(one)) for one in video_ids], dtype=np.int64)
 
     def ids_of(self, rows: Int[Array, "videos"]) -> list[Any]:
-        """Gives the ids of videos, uploads included."""
-        new = rows >= self.uploads.first_row
-        ids = self.bundle.dataset.vocabularies["videos"].ids_of(np.where(new, 0, rows))
+        """Gives the ids of videos, uploads included, written as the log writes them; None for row 0."""
+        uploads, videos = self.uploads, self.bundle.dataset.vocabularies["videos"]
+        new = rows >= uploads.first_row
+        ids = videos.ids_of(np.where(new, 0, rows))
         for place in np.flatnonzero(new).tolist():
-            ids[place] = self.uploads.ids[rows[place] - self.uploads.first_row]
+            text = uploads.ids[rows[place] - uploads.first_row]
+            as_written = videos.as_written(text)
+            ids[place] = text if as_written is None else as_written
         return ids
 
     def describe(self, rows: Int[Array, "videos"]) -> list[Described]:
@@ -138,7 +144,7 @@ class LiveBundle:
             found.append(
                 Described(
                     ids[place],
-                    uploads.titles[nth] if new[place] else dataset.titles[row - 1].as_py(),
+                    uploads.titles[nth] if new[place] else dataset.titles[row - 1].as_py() if row else None,
                     uploads.channels[nth] if new[place] else channels[place],
                     categories[place],
                     None if np.isnan(seconds) else seconds,
@@ -201,8 +207,13 @@ class LiveBundle:
         if self._tower is not None:
             vector = self._tower.of(one, np.zeros(1, dtype=np.int64))[0].detach().float().numpy()
         title, channel = (None if columns.get(name) is None else str(columns[name]) for name in ("title", "channel_id"))
-        self.uploads = self.uploads.and_one(video_id, title, channel, one, vector)
+        # What a source names must be known: the upload itself first, then its vector, then those that nominate it.
+        self.uploads = self.uploads.and_one(video_id, event.timestamp, title, channel, one, vector)
         self.generator.video_vectors = Overlaid(self.bundle.generator.video_vectors, self.uploads.vectors)
+        uploaded_at = min(int(one.uploaded_at[0]) or event.timestamp, event.timestamp)
+        self.generator.beside = tuple(
+            _with_upload(source, int(row[0]), int(one.channel_row[0]), uploaded_at) for source in self.generator.beside
+        )
         if self._tower is not None:
             self.index.add(row, vector[None])
 
@@ -219,29 +230,37 @@ class LiveBundle:
         return np.asarray(continuous[:, numbers.index("duration_seconds")])
 
     def _mask(self, filters: Filters, num_uploads: int) -> Bool[Array, "_"]:
-        """A scan of the catalogue's columns; `num_uploads` are in it."""
-        dataset = self.bundle.dataset
-        parts = [
-            (dataset.videos.channel_row, dataset.videos.categorical, dataset.videos.continuous),
-            (self.uploads.table.channel_row, self.uploads.table.categorical, self.uploads.table.continuous),
-        ]
-        masks = []
-        for channel_row, categorical, continuous in parts:
-            mask = np.ones(len(channel_row), dtype=bool)
-            if filters.channel_ids:
-                mask &= np.isin(channel_row, self._known("channels", filters.channel_ids))
-            if filters.categories:
-                if "category" not in dataset.video_categories:
-                    raise RequestError("the bundle's log knows no categories: leave the filter out.")
-                column = categorical[:, dataset.video_categories.index("category")]
-                mask &= np.isin(column, self._known("videos.category", filters.categories))
-            if filters.max_duration_seconds is not None:
-                mask &= self._durations(continuous) <= filters.max_duration_seconds
-            masks.append(mask)
-        found = np.concatenate(masks)[: dataset.num_videos + num_uploads]
-        found[0] = False
-        return found
+        uploads = self.uploads
+        of_channels = np.array([one in filters.channel_ids for one in uploads.channels], dtype=bool)
+        of_uploads = self._passing(filters, uploads.table, of_channels)
+        return np.concatenate([self._log_mask_of(filters), of_uploads[:num_uploads]])
 
-    def _known(self, vocabulary: str, values: tuple[str, ...]) -> Int[Array, "known"]:
+    def _log_mask(self, filters: Filters) -> Bool[Array, "videos"]:
+        """A scan of the catalogue's columns."""
+        videos = self.bundle.dataset.videos
+        of_channels = np.isin(videos.channel_row, self._known("channels", filters.channel_ids))
+        return self._passing(filters, videos, of_channels)
+
+    def _passing(
+        self, filters: Filters, videos: VideoTable, of_channels: Bool[Array, "videos"]
+    ) -> Bool[Array, "videos"]:
+        passing = of_channels if filters.channel_ids else np.ones(len(of_channels), dtype=bool)
+        if filters.categories:
+            names = self.bundle.dataset.video_categories
+            if "category" not in names:
+                raise RequestError("the bundle's log knows no categories: leave the filter out.")
+            known = self._known("videos.category", filters.categories)
+            passing &= np.isin(videos.categorical[:, names.index("category")], known)
+        if filters.max_duration_seconds is not None:
+            passing &= self._durations(videos.continuous) <= filters.max_duration_seconds
+        return passing
+
+    def _known(self, vocabulary: str, values: tuple[str, ...]) -> Int[Array, "rows"]:
         rows = self.bundle.dataset.vocabularies[vocabulary].rows_of(values)
         return rows[rows > 0]
+
+
+def _with_upload(source: CandidateSource, video_row: int, channel_row: int, uploaded_at: int) -> CandidateSource:
+    if isinstance(source, FreshUploads):
+        return source.with_upload(video_row, uploaded_at)
+    return source.with_upload(video_row, channel_row) if isinstance(source, WatchedChannels) else source

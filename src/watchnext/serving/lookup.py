@@ -32,6 +32,8 @@ def history_of(service: Service, user_id: str, limit: int) -> list[dict[str, Any
             "video_id": video.video_id,
             "title": video.title,
             "channel": video.channel,
+            "category": video.category,
+            "duration_seconds": video.duration_seconds,
             "watch_seconds": _known(float(events.watch_seconds[place])),
             "completed": bool(events.completed[place]),
             "query": None,
@@ -39,7 +41,9 @@ def history_of(service: Service, user_id: str, limit: int) -> list[dict[str, Any
         for place, video in zip(newest.tolist(), live.describe(events.video_row[newest]), strict=True)
     ]
     searches = [event for event in service.store.of_user(user_id, limit) if event.kind == "search"]
-    nothing: dict[str, Any] = dict.fromkeys(("video_id", "title", "channel", "watch_seconds"))
+    nothing: dict[str, Any] = dict.fromkeys(
+        ("video_id", "title", "channel", "category", "duration_seconds", "watch_seconds")
+    )
     told += [
         nothing | {"kind": "search", "timestamp": one.timestamp, "completed": False, "query": one.query}
         for one in searches
@@ -61,8 +65,8 @@ def similar(live: LiveBundle, video_id: str, k: int) -> list[PlaceBody]:
     if row < live.uploads.first_row:
         together, _ = generator.co_watch.related(np.array([[row]]), k)
     vector = generator.video_vectors[np.array([row])]
-    nearest, _ = generator.index.search(vector, k + 1)
     struck = np.append(live.blocked, row)
+    nearest, _ = generator.index.search(vector, k, [struck])
     found: dict[int, list[str]] = {}
     for name, rows in (("co_watch", together[0]), ("network", nearest[0])):
         for one in rows[(rows > 0) & ~np.isin(rows, struck)].tolist():
@@ -84,7 +88,7 @@ def searched(live: LiveBundle, query: str, limit: int) -> list[PlaceBody]:
         counts = sum((titles == token).any(axis=1).astype(np.int64) for token in tokens.tolist())
         places = np.flatnonzero(counts)
         completed = np.asarray(dataset.videos.num_completed[places + start])
-        order = np.lexsort((-completed, -counts[places]))[:limit]
+        order = np.lexsort((-completed, -counts[places]))[: limit + len(live.blocked)]
         best += zip(
             (-counts[places[order]]).tolist(),
             (-completed[order]).tolist(),

@@ -24,13 +24,14 @@ from watchnext.serving.bodies import (
     VisitorBody,
 )
 from watchnext.serving.events import LiveEvent
+from watchnext.serving.exchange import Ask
 from watchnext.serving.intake import events_of
 from watchnext.serving.live import Filters
 from watchnext.serving.lookup import history_of, searched, similar
 from watchnext.serving.server import Server
-from watchnext.serving.service import Ask
 
 router = APIRouter()
+# Ids may hold slashes.
 VideoId = Annotated[Text, InPath(description="a video of the bundle's log, or an upload")]
 UserId = Annotated[Text, InPath(description="a user, as the log or the events name them")]
 
@@ -114,7 +115,7 @@ async def search_videos(
     return await server.in_thread(lambda: VideosBody(videos=searched(live, query, limit)))
 
 
-@router.get("/v1/videos/{video_id}/similar", tags=["videos"], responses={404: {"description": "an unknown video"}})
+@router.get("/v1/videos/{video_id:path}/similar", tags=["videos"], responses={404: {"description": "an unknown video"}})
 async def similar_videos(server: Running, video_id: VideoId, k: Annotated[int, Query(ge=1, le=100)] = 20) -> VideosBody:
     """Gives videos that are watched by the same people, then those whose vectors are nearest."""
     live = server.deployments.now.variants[0].recommender.live
@@ -139,28 +140,28 @@ async def upload(server: Running, body: UploadBody) -> dict[str, bool]:
     return {"uploaded": True}
 
 
-@router.post("/v1/videos/{video_id}/block", dependencies=WRITE, tags=["videos"])
+@router.post("/v1/videos/{video_id:path}/block", dependencies=WRITE, tags=["videos"])
 async def block(server: Running, video_id: VideoId, body: BlockBody | None = None) -> dict[str, bool]:
     """Lets nobody see the video, or one user."""
     await _blocked(server, video_id, body, "block")
     return {"blocked": True}
 
 
-@router.delete("/v1/videos/{video_id}/block", dependencies=WRITE, tags=["videos"])
+@router.delete("/v1/videos/{video_id:path}/block", dependencies=WRITE, tags=["videos"])
 async def unblock(server: Running, video_id: VideoId, body: BlockBody | None = None) -> dict[str, bool]:
     """Lets the video be seen again."""
     await _blocked(server, video_id, body, "unblock")
     return {"blocked": False}
 
 
-@router.get("/v1/users/{user_id}/history", dependencies=WRITE, tags=["users"])
+@router.get("/v1/users/{user_id:path}/history", dependencies=WRITE, tags=["users"])
 async def history(server: Running, user_id: UserId, limit: Annotated[int, Query(ge=1, le=1000)] = 50) -> HistoryBody:
     """Gives what is known of a user, from the bundle's log and since, newest first."""
     events = await server.in_thread(partial(history_of, server.service, user_id, limit))
     return HistoryBody(user_id=user_id, events=events)
 
 
-@router.delete("/v1/users/{user_id}", dependencies=WRITE, tags=["users"])
+@router.delete("/v1/users/{user_id:path}", dependencies=WRITE, tags=["users"])
 async def forget(server: Running, user_id: UserId) -> dict[str, int]:
     """Forgets a person: events and answers are deleted, the log's history is no longer used, exports leave them out."""
     return {"forgotten_events": await server.in_thread(partial(server.service.forget, user_id))}

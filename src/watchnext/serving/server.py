@@ -12,14 +12,15 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from watchnext.errors import ConfigurationError, WatchnextError
+from watchnext.errors import WatchnextError
 from watchnext.retrieval.index.live import Probe
 from watchnext.serving.answer_log import AnswerLog
 from watchnext.serving.deployment import Deployments
-from watchnext.serving.guard import Tokens
+from watchnext.serving.exchange import Answer
+from watchnext.serving.guard import Tokens, rate_of
 from watchnext.serving.metrics import Metrics
 from watchnext.serving.recent import Recent
-from watchnext.serving.service import Answer, Service
+from watchnext.serving.service import Service
 from watchnext.serving.stores.opening import open_store
 
 T = TypeVar("T")
@@ -37,6 +38,9 @@ class ServerSettings:
 
     `state` is the folder of its own files: events, answers, token, what is deployed. `store` says where events are
     kept, in that folder by default. `report` is the page of the last evaluation.
+
+    Raises:
+        ConfigurationError: the rate is none.
     """
 
     state: Path
@@ -47,6 +51,9 @@ class ServerSettings:
     rate: str = "1000/second"
     probe_seconds: float = 60.0
     report: Path | None = None
+
+    def __post_init__(self) -> None:
+        rate_of(self.rate)
 
 
 class Server:
@@ -60,11 +67,15 @@ class Server:
         self.recent = Recent()
         self.metrics.heard = self.recent.timed
         store = open_store(settings.store or str(settings.state / "events.sqlite"))
-        self.deployments = Deployments(store, settings.state / "deployed.json")
-        bundle = settings.bundle or self.deployments.remembered()
-        if bundle is None:
-            raise ConfigurationError(f"no bundle was named, and {settings.state} remembers none: say --bundle.")
-        self.deployments.promote(bundle)
+        try:
+            self.deployments = Deployments(store, settings.state / "deployed.json")
+            if settings.bundle is None:
+                self.deployments.restore()
+            else:
+                self.deployments.promote(settings.bundle)
+        except BaseException:
+            store.close()
+            raise
         answers = AnswerLog(settings.state / "answers")
         self.metrics.follow_dropped(lambda: answers.num_dropped)
         self.service = Service(self.deployments, store, answers, self.metrics, settings.threads, self.recent.answered)
@@ -181,14 +192,13 @@ class Server:
     def _probe_now_and_then(self) -> None:
         """Repeats some requests' searches by a full scan, and tells how much of the truth the index found."""
         while not self._ended.wait(self.settings.probe_seconds):
-            vectors = self.service.vectors[-_PROBED_USERS:]
-            if not vectors:
-                continue
             live = self.deployments.now.variants[0].recommender.live
-            k = min(_PROBED_K, live.bundle.dataset.num_videos - 1)
-            found = live.index.probe(np.stack(vectors), k)
-            self.probe = found, time.time()
-            self.metrics.probed(found)
+            vectors = [vector for whose, vector in self.service.vectors if whose is live][-_PROBED_USERS:]
+            if vectors:
+                k = min(_PROBED_K, live.bundle.dataset.num_videos - 1)
+                found = live.index.probe(np.stack(vectors), k)
+                self.probe = found, time.time()
+                self.metrics.probed(found)
 
 
 def _where(variant: Any) -> dict[str, str]:

@@ -19,12 +19,13 @@ from watchnext.serving.answered import Answered
 from watchnext.serving.deadlines import Budget, SideBySide
 from watchnext.serving.deployment import Deployments, Variant
 from watchnext.serving.events import LiveEvent
+from watchnext.serving.exchange import Answer, Ask
 from watchnext.serving.explain import explained
 from watchnext.serving.funnel import Question, Ranked
-from watchnext.serving.live import EVERYTHING, Filters, LiveBundle
+from watchnext.serving.live import LiveBundle
 from watchnext.serving.live_records import Past, past_of
 from watchnext.serving.metrics import Metrics
-from watchnext.serving.recommendation import Recommendation, Visitor, VisitorRecords, refuse_impossible_times
+from watchnext.serving.recommendation import VisitorRecords, refuse_impossible_times
 from watchnext.serving.recommender import recommendations
 from watchnext.serving.stores.protocol import EventStore
 from watchnext.shapes import Array, Float
@@ -36,34 +37,6 @@ _REMEMBERED = 100
 _MOST_SOURCES = 8
 _SECONDS_FOR_THE_PAST = 3600.0  # it replays the log, however long that takes
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Ask:
-    """A request for recommendations: for a user by id, or for a visitor who is described."""
-
-    user_id: str | None = None
-    visitor: Visitor | None = None
-    k: int = 20
-    as_of: int | None = None
-    stage: str = "ranking"
-    exclude_seen: bool | None = None
-    surface: str | None = None
-    filters: Filters = EVERYTHING
-    explain: bool = False
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A page, best first; `note` says why it is shorter than k, `degraded` what was left out, in that order."""
-
-    request_id: str
-    bundle: str
-    variant: str
-    as_of: int
-    degraded: tuple[str, ...]
-    note: str | None
-    recommendations: tuple[Recommendation, ...]
 
 
 @dataclass
@@ -130,7 +103,7 @@ class Service:
         """Gives the moment of a request that names none, by the bundle's clock."""
         recommender = (variant or self.deployments.now.variants[0]).recommender
         if recommender.bundle.serving.clock == "wall":
-            return int(time.time())
+            return max(int(time.time()), recommender.live.latest_event + 1)  # an event of this second is known too
         return recommender.moment(None, recommender.live.latest_event)
 
     def past(self, variant: Variant, user_id: str) -> Past:
@@ -210,10 +183,13 @@ class Service:
             return self._popular(variant, question)
         if question.stage == "retrieval":
             candidates = candidates.only("network")
-        if budget.degraded and (candidates.video_row > 0).sum() < question.k:
-            budget.degraded.append("trending")
-            return self._popular(variant, question)
-        if question.stage == "retrieval":
+        num_found = int((candidates.video_row > 0).sum())
+        if num_found < question.k and any(name.startswith("source:") for name in budget.degraded):
+            popular = self._popular(variant, question)
+            if (popular.page.video_row > 0).sum() > num_found:
+                budget.degraded.append("trending")
+                return popular
+        if question.stage == "retrieval" or not num_found:
             return _Ranking(question, candidates, funnel.page(question, candidates, None))
         affordable = self._affordable(candidates.video_row.shape[1], budget)
         if affordable < min(question.k, candidates.video_row.shape[1]):

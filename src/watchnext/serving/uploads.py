@@ -1,7 +1,8 @@
 """Videos that came after the bundle was made: rows behind its own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from watchnext.errors import RequestError
 from watchnext.events.dataset import Dataset, VideoTable
 from watchnext.events.schema import LATEST_TIME_SECONDS
 from watchnext.events.tokens import title_words
+from watchnext.events.vocabulary import Vocabulary
 from watchnext.shapes import Array, Float, Int
 
 _OWN = ("title", "channel_id", "tags", "uploaded_at")
@@ -21,21 +23,22 @@ class Uploads:
     """New videos in the shape in which a dataset knows videos; the first has the row after the dataset's last one.
 
     `vectors` are those of the video tower, zero where there is none: such a video is nominated for its channel or
-    because it is new, but is nobody's neighbour.
+    because it is new, but is nobody's neighbour. `arrived_at` is when each was heard of.
     """
 
     first_row: int
     ids: tuple[str, ...]
+    arrived_at: tuple[int, ...]
     titles: tuple[str | None, ...]
     channels: tuple[str | None, ...]
     table: VideoTable
-    vectors: Float[Array, "uploads dim"]
+    vectors: Float[Array, "rows dim"]
 
     @classmethod
     def none(cls, dataset: Dataset, dim: int) -> "Uploads":
         """Gives the uploads of a bundle that was just made."""
         table = VideoTable(**{name: np.asarray(column[:0]) for name, column in vars(dataset.videos).items()})
-        return cls(dataset.num_videos, (), (), (), table, np.zeros((0, dim), dtype=np.float32))
+        return cls(dataset.num_videos, (), (), (), (), table, np.zeros((0, dim), dtype=np.float32))
 
     def __len__(self) -> int:
         """How many there are."""
@@ -43,16 +46,27 @@ class Uploads:
 
     def row_of(self, video_id: str) -> int:
         """Gives the row of an upload, 0 if there is none of this id."""
-        return self.first_row + self.ids.index(video_id) if video_id in self.ids else 0
+        return self._rows.get(video_id, 0)
+
+    def after(self, moment: int) -> Int[Array, "rows"]:
+        """Gives the rows of those that nobody had heard of at the moment."""
+        return self.first_row + np.flatnonzero(np.array(self.arrived_at) > moment)
 
     def and_one(
-        self, video_id: str, title: str | None, channel: str | None, one: VideoTable, vector: Float[Array, "dim"]
+        self,
+        video_id: str,
+        arrived_at: int,
+        title: str | None,
+        channel: str | None,
+        one: VideoTable,
+        vector: Float[Array, "dim"],
     ) -> "Uploads":
         """Gives these and one more, described by a table of one row."""
         columns = {name: np.concatenate([column, getattr(one, name)]) for name, column in vars(self.table).items()}
         return replace(
             self,
             ids=(*self.ids, video_id),
+            arrived_at=(*self.arrived_at, arrived_at),
             titles=(*self.titles, title),
             channels=(*self.channels, channel),
             table=VideoTable(**columns),
@@ -69,13 +83,17 @@ class Uploads:
             columns[spec.name] = known
         return VideoTable(**columns)
 
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        return {video_id: self.first_row + place for place, video_id in enumerate(self.ids)}
+
 
 @dataclass(frozen=True)
 class Overlaid:
     """Vectors by row, of a dataset's videos and of uploads."""
 
     vectors: Float[Array, "videos dim"]
-    newer: Float[Array, "uploads dim"]
+    newer: Float[Array, "rows dim"]
 
     def __getitem__(self, rows: Int[Array, "..."]) -> Float[Array, "... dim"]:
         """Gives the vectors of rows of any shape."""
@@ -98,19 +116,16 @@ def table_of_one(dataset: Dataset, columns: Mapping[str, Any]) -> VideoTable:
     if unknown:
         raise RequestError(f"an unknown column of a video came: known are {', '.join(known)}.")
     values = [_number(name, columns.get(name)) for name in numbers]
-    categories = [
-        int(dataset.vocabularies[f"videos.{name}"].rows_of([columns.get(name)])[0]) for name in dataset.video_categories
-    ]
     videos, vocabularies = dataset.videos, dataset.vocabularies
-    tags = _texts("tags", columns.get("tags") or [])
-    words = title_words(_texts("title", [columns["title"]]))[0] if columns.get("title") is not None else []
-    channel = columns.get("channel_id")
+    categories = [_row(vocabularies[f"videos.{name}"], _text(name, columns)) for name in dataset.video_categories]
+    tags = columns.get("tags")
+    words = title_words(_text("title", columns))
     return VideoTable(
-        channel_row=_like(videos.channel_row, vocabularies["channels"].rows_of([channel])),
+        channel_row=_like(videos.channel_row, np.array([_row(vocabularies["channels"], _text("channel_id", columns))])),
         categorical=_like(videos.categorical, np.array([categories])),
         continuous=_like(videos.continuous, np.array([values])),
-        tag_rows=_padded(videos.tag_rows, vocabularies["tags"].rows_of(tags)),
-        title_rows=_padded(videos.title_rows, vocabularies["title_tokens"].rows_of(words)),
+        tag_rows=_padded(videos.tag_rows, vocabularies["tags"].rows_of([] if tags is None else _texts("tags", tags))),
+        title_rows=_padded(videos.title_rows, vocabularies["title_tokens"].rows_of(words[0] if words else [])),
         uploaded_at=_like(videos.uploaded_at, np.array([_time(columns.get("uploaded_at"))])),
         num_completed=_like(videos.num_completed, np.zeros(1)),
     )
@@ -120,8 +135,8 @@ def _like(column: Array, values: Array) -> Array:
     return np.asarray(values).reshape(1, *column.shape[1:]).astype(column.dtype)
 
 
-def _padded(column: Array, rows: Int[Array, "rows"]) -> Int[Array, "1 rows"]:
-    found = rows[rows > 0][: column.shape[1]]
+def _padded(column: Array, rows: Int[Array, "rows"]) -> Int[Array, "1 _"]:
+    found = rows[: column.shape[1]]
     return np.pad(found, (0, column.shape[1] - len(found)))[None].astype(column.dtype)
 
 
@@ -133,8 +148,20 @@ def _number(name: str, value: Any) -> float:
     return float(value)
 
 
-def _texts(name: str, values: Sequence[Any]) -> list[str]:
-    if not isinstance(values, list) or not all(isinstance(value, str | int) for value in values):
+def _row(vocabulary: Vocabulary, texts: list[str]) -> int:
+    """The row of the only text, 0 where there is none."""
+    return int(vocabulary.rows_of(texts)[0]) if texts else 0
+
+
+def _text(name: str, columns: Mapping[str, Any]) -> list[str]:
+    """A column's text, if it has one."""
+    return [] if columns.get(name) is None else _texts(name, [columns[name]])
+
+
+def _texts(name: str, values: Any) -> list[str]:
+    if not isinstance(values, list):
+        raise RequestError(f"the video's '{name}' should be a list of texts.")
+    if not all(isinstance(value, str | int) and not isinstance(value, bool) for value in values):
         raise RequestError(f"the video's '{name}' should be text.")
     return [str(value) for value in values]
 

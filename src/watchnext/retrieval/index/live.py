@@ -87,9 +87,13 @@ class LiveIndex:
     ) -> Lists:
         """Gives the k best rows and their dot products; see `VideoIndex.search`.
 
-        `allowed` says of all rows up to the largest one added.
+        A row behind the end of `allowed` was added after somebody asked what is allowed, and may not come.
         """
-        return self._state.search(queries, k, excluded, allowed)
+        state = self._state
+        num_rows = max(state.built.rows[-1], state.newer.rows[-1]) + 1
+        if allowed is not None and len(allowed) < num_rows:
+            allowed = np.pad(allowed, (0, num_rows - len(allowed)))
+        return state.search(queries, k, excluded, allowed)
 
     def add(self, rows: Int[Array, "new"], vectors: Float[Array, "_ dim"]) -> None:
         """Adds videos; a row that was removed may come back with another vector.

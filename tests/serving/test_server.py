@@ -1,0 +1,185 @@
+"""Threads, overload, figures for the operator, the probe, and the end."""
+
+import asyncio
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+from fastapi.testclient import TestClient
+
+from watchnext.errors import ArtifactError, ConfigurationError
+from watchnext.serving.exchange import Ask
+from watchnext.serving.http import create_app
+from watchnext.serving.server import OverloadError, Server, ServerSettings
+
+PATIENT = 30.0
+
+
+@pytest.fixture
+def make(small_run, tmp_path):
+    """Gives `make(**settings)`: a server that ends with the test."""
+    made = []
+
+    def call(**settings):
+        made.append(Server(ServerSettings(**{"state": tmp_path / "state", "bundle": small_run.bundle} | settings)))
+        return made[-1]
+
+    yield call
+    for server in made:
+        server.close()
+
+
+def bundle_of(server):
+    return server.deployments.now.variants[0].recommender.bundle
+
+
+def with_budget(server, monkeypatch, milliseconds):
+    serving = replace(bundle_of(server).serving, budget_ms=milliseconds)
+    monkeypatch.setitem(vars(bundle_of(server)), "serving", serving)
+
+
+async def asked(server, may_end, count):
+    """Asks `count` slow questions at once, one after the other begun, and gives what came of each."""
+    tasks = []
+    for _ in range(count):
+        tasks.append(asyncio.create_task(server.answer(lambda: may_end.wait(PATIENT))))
+        await asyncio.sleep(0)
+    refused = [task for task in tasks if task.done()]
+    may_end.set()
+    await asyncio.wait(tasks)
+    return [type(task.exception()).__name__ for task in tasks], len(refused)
+
+
+def test_who_would_wait_too_long_is_refused_at_once(make, monkeypatch):
+    server = make(threads=2)
+    with_budget(server, monkeypatch, 50.0)
+    server._seconds_each = 0.045
+    found, num_refused_at_once = asyncio.run(asked(server, threading.Event(), 5))
+    assert found == ["NoneType"] * 3 + ["OverloadError"] * 2 and num_refused_at_once == 2
+    assert server.recent.totals["refused"] == 2
+    assert "watchnext_overload_refusals_total 2.0" in server.metrics.render().decode()
+
+
+def test_after_the_rush_everybody_is_answered(make, monkeypatch):
+    server = make(threads=1)
+    with_budget(server, monkeypatch, 50.0)
+    server._seconds_each = 10.0
+    for _ in range(3):
+        assert asyncio.run(server.answer(lambda: 7)) == 7
+    assert server._seconds_each < 10.0
+
+
+def test_a_failing_request_leaves_no_trace_in_the_queue(make):
+    server = make(threads=1)
+
+    def fail():
+        raise ValueError
+
+    for _ in range(3):
+        with pytest.raises(ValueError):
+            asyncio.run(server.answer(fail))
+    assert server._waiting == 0
+
+
+def test_overload_is_a_503_that_says_when_to_come_back(small_run, tmp_path, monkeypatch):
+    app = create_app(settings=ServerSettings(tmp_path / "state", small_run.bundle))
+    with TestClient(app) as client:
+
+        async def overloaded(_):
+            raise OverloadError("too many requests wait already: ask again in a second.")
+
+        monkeypatch.setattr(app.state.server, "answer", overloaded)
+        answer = client.get("/v1/recommendations", params={"user_id": 3})
+        assert answer.status_code == 503 and answer.headers["retry-after"] == "1"
+        assert "ask again" in answer.json()["detail"]
+        assert client.get("/healthz").status_code == 200
+
+
+def test_the_status_tells_what_serves_and_how(make, small_run):
+    server = make()
+    for user in ("3", "5"):
+        server.service.answer(Ask(user, k=4))
+    told = server.status()
+    (variant,) = told["variants"]
+    assert variant["bundle"] == bundle_of(server).version and variant["path"] == str(small_run.bundle)
+    assert (variant["variant"], variant["share"], variant["num_videos"]) == ("main", 1.0, 100)
+    assert variant["log_end"] == bundle_of(server).dataset.log_end and variant["recall_probe"] is None
+    assert told["previous"] is None and told["calibration"] is None
+    assert told["requests"]["total"] == 2 and told["requests"]["failed"] == 0
+    catalogue, candidates, shown = (stage["videos"] for stage in told["funnel"])
+    assert catalogue == 100 and 4 < candidates < 100 and shown == 4
+    assert {"history", "user_vector", "features", "ranking", "total", "network"} <= set(told["latency_ms"])
+    assert {source["source"] for source in told["sources"]} >= {"network", "co_watch", "popular", "trending"}
+    server.deployments.promote(small_run.bundle)
+    assert server.status()["previous"] == {"bundle": variant["bundle"], "path": variant["path"]}
+
+
+def test_figures_name_what_serves(make, foreign_run):
+    server = make()
+    first = bundle_of(server).version
+    server.deployments.promote(foreign_run.bundle, 0.5, "new")
+    server.show_what_serves()
+    told = server.metrics.render().decode()
+    second = server.deployments.now.variants[1].version
+    assert f'watchnext_bundle_info{{variant="main",version="{first}"}} 1.0' in told
+    assert f'watchnext_bundle_info{{variant="new",version="{second}"}} 1.0' in told
+    assert "watchnext_index_live_changes 0.0" in told
+
+
+def waited(condition):
+    for _ in range(1000):
+        if condition():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def test_the_probe_repeats_searches_of_the_bundle_that_serves(make, foreign_run, monkeypatch):
+    server = make(probe_seconds=0.01)
+    server.service.answer(Ask("3", k=4))
+    assert waited(lambda: server.probe is not None)
+    recall = server.status()["variants"][0]["recall_probe"]
+    assert 0.9 <= recall["recall"] <= 1.0 and recall["measured_at"] <= time.time()
+    assert "watchnext_live_recall nan" not in server.metrics.render().decode().lower()
+    server.deployments.promote(foreign_run.bundle)
+    index, probed = server.deployments.now.variants[0].recommender.live.index, []
+    real = index.probe
+    monkeypatch.setattr(index, "probe", lambda vectors, k: (probed.append(len(vectors)), real(vectors, k))[1])
+    time.sleep(0.1)
+    assert probed == []  # vectors of another bundle say nothing of this one's index
+    server.service.answer(Ask("3", k=4))
+    assert waited(lambda: probed) and probed[0] == 1
+
+
+def test_the_report_is_the_one_beside_the_bundle_or_the_one_that_is_named(make, small_run, tmp_path):
+    assert make().report == small_run.run.part("evaluation") / "report.html"
+    named = tmp_path / "named.html"
+    assert make(report=named).report is None
+    named.write_text("<p>report")
+    assert make(report=named).report == named
+
+
+def test_closing_writes_what_was_answered_and_may_be_repeated(make, tmp_path):
+    server = make()
+    server.service.answer(Ask("3", k=4))
+    server.close()
+    server.close()
+    assert len(list((tmp_path / "state" / "answers").glob("answers-*.parquet"))) == 1
+
+
+@pytest.mark.parametrize(("settings", "error"), [({"bundle": None}, ConfigurationError), ({}, ArtifactError)])
+def test_a_server_that_cannot_begin_leaves_nothing_open(tmp_path, monkeypatch, settings, error):
+    closed = []
+    module = __import__("watchnext.serving.server", fromlist=["open_store"])
+    real = module.open_store
+
+    def watched(where):
+        store = real(where)
+        monkeypatch.setattr(store, "close", lambda close=store.close: (close(), closed.append(where)))
+        return store
+
+    monkeypatch.setattr(module, "open_store", watched)
+    with pytest.raises(error):
+        Server(ServerSettings(**{"state": tmp_path / "state", "bundle": tmp_path} | settings))
+    assert len(closed) == 1
