@@ -2,9 +2,9 @@
 
     python benchmarks/soak.py BUNDLE [--other BUNDLE] [--minutes 30] [--rate 10]
 
-Sends a mixture of everything at random moments, promotes the other bundle (by default a copy of the same) and rolls back
-every minute, and reads the server's memory every ten seconds. Memory should be flat after the first minutes, and nothing
-fail. `memory_growth` is the resident size of the last third by that of the middle one. Ends with one JSON line.
+Sends a mixture of everything at random moments, promotes the other bundle (by default a copy of the same) and rolls
+back every minute, and reads the server's memory every ten seconds. Memory should be flat after the first minutes, and
+nothing fail. `memory_growth` is the resident size of the last third by that of the middle one. Ends with one JSON line.
 """
 
 import watchnext  # noqa: F401  # isort: skip  # before PyTorch: watchnext.threads

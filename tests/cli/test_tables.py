@@ -26,7 +26,8 @@ def test_every_setting_is_explained():
 
 @pytest.mark.parametrize("title", ["[/b]", "[red]", "a [live] set", "\\["])
 def test_a_title_is_printed_as_it_is(title, capsys):
-    print_recommendations(f"for user {title}", [Recommendation(1, title, "channel", None, None, None, 61.0, 61.0, ("network",))])
+    one = Recommendation(1, title, "channel", None, None, None, 61.0, 61.0, ("network",))
+    print_recommendations(f"for user {title}", [one])
     told = capsys.readouterr().out
     assert told.count(title) == 2 and "1:01" in told
 

@@ -26,7 +26,8 @@ def test_the_inputs_hold_what_each_source_nominated(recommender):
     names = [bundle.features.names[place] for place in bundle.features.places]
     np.testing.assert_array_equal(inputs.video_row, candidates.video_row)
     np.testing.assert_allclose(inputs.values[:, :, names.index("network_score")], candidates.network_score, rtol=1e-6)
-    np.testing.assert_array_equal(inputs.values[:, :, names.index("num_sources")], candidates.nominated[:, :, :3].sum(axis=2))
+    num_sources = candidates.nominated[:, :, :3].sum(axis=2)
+    np.testing.assert_array_equal(inputs.values[:, :, names.index("num_sources")], num_sources)
     for place, source in enumerate(bundle.generator.sources):
         ranks = np.where(candidates.rank[:, :, place] > 0, candidates.rank[:, :, place], np.nan)
         np.testing.assert_array_equal(inputs.values[:, :, names.index(f"rank_by.{source}")], ranks)
