@@ -20,7 +20,7 @@ from watchnext.simulation.settings import WorldConfig
 
 COMMANDS = (
     "check prepare train-retrieval index features train-ranking towers bundle evaluate run recommend score "
-    "probabilities vectors serve demo simulate settings"
+    "probabilities vectors serve promote rollback export demo simulate settings"
 ).split()
 
 
@@ -122,7 +122,10 @@ def test_recommend_prints_json(watchnext, small_run, capsys):
     assert watchnext("recommend", "--bundle", small_run.bundle, "--user", 3, "-k", 4, "--json") == 0
     places = json.loads(capsys.readouterr().out)
     assert len(places) == 4
-    assert set(places[0]) == {"video_id", "score", "expected_watch_seconds", "sources", "title", "channel"}
+    assert list(places[0]) == [
+        *("video_id", "title", "channel", "category", "duration_seconds", "uploaded_at", "score"),
+        *("expected_watch_seconds", "sources", "why"),
+    ]
 
 
 def test_recommend_says_why_there_are_fewer(watchnext, small_run, capsys):
