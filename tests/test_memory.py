@@ -3,9 +3,10 @@ import mmap
 import platform
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from watchnext.memory import file_of_pages, keep_freed_memory, large_pages
+from watchnext.memory import file_of_pages, keep_freed_memory, large_pages, read_at_random, read_soon
 
 
 @pytest.mark.parametrize(("libc", "listens"), [("glibc", True), ("musl", False)])
@@ -44,6 +45,27 @@ def test_a_file_of_pages_is_written_and_read_at_random(tmp_path):
 def test_systems_that_take_no_advice_give_files_all_the_same(tmp_path, monkeypatch):
     monkeypatch.delattr(mmap, "MADV_RANDOM")
     assert file_of_pages(tmp_path / "table", 10)[:] == bytes(10)
+
+
+def test_a_mapped_array_is_read_at_random_or_soon(tmp_path):
+    np.save(tmp_path / "array.npy", np.arange(100_000))
+    array = np.load(tmp_path / "array.npy", mmap_mode="r")
+    read_soon(array)
+    assert "rr" not in _flags_of(array)
+    read_at_random(array)
+    assert "rr" in _flags_of(array)  # as proc(5) says: random access is advised
+    assert array[99_999] == 99_999
+
+
+def test_an_array_that_is_not_mapped_is_left_alone(monkeypatch, tmp_path):
+    read_at_random(np.arange(3))
+    np.save(tmp_path / "array.npy", np.arange(3))
+    monkeypatch.delattr(mmap, "MADV_WILLNEED")  # nor is anything said to a system that does not listen
+    read_soon(np.load(tmp_path / "array.npy", mmap_mode="r"))
+
+
+def _flags_of(array: np.ndarray) -> list[str]:
+    return next(line for line in _mapping_at(array.ctypes.data) if line.startswith("VmFlags:")).split()
 
 
 def _mapping_at(address: int) -> list[str]:

@@ -1,9 +1,11 @@
-"""Memory of training: large blocks that are freed and taken at every step, and tables read at random places."""
+"""Memory: large blocks that are freed and taken at every step of training, and tables read at random places."""
 
 import ctypes
 import mmap
 import platform
 from pathlib import Path
+
+import numpy as np
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # the names of malloc.h
 _AS_MUCH_AS_CAN_BE_SAID_BYTES = 2**31 - 1
@@ -33,6 +35,22 @@ def file_of_pages(path: Path, num_bytes: int) -> mmap.mmap:
     if hasattr(mmap, "MADV_RANDOM"):
         memory.madvise(mmap.MADV_RANDOM)
     return memory
+
+
+def read_at_random(array: np.ndarray) -> None:
+    """Tells the system that a mapped array is read at random places; nothing happens to one that is not mapped."""
+    _advise(array, "MADV_RANDOM")
+
+
+def read_soon(array: np.ndarray) -> None:
+    """Tells the system to read a mapped array into memory ahead of its use, as far as memory goes."""
+    _advise(array, "MADV_WILLNEED")
+
+
+def _advise(array: np.ndarray, advice: str) -> None:
+    memory = getattr(array, "_mmap", None)
+    if memory is not None and hasattr(mmap, advice):
+        memory.madvise(getattr(mmap, advice))
 
 
 def large_pages(num_bytes: int) -> mmap.mmap:

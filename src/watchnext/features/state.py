@@ -17,6 +17,7 @@ from watchnext.events.dataset import UserEvents, VideoTable
 from watchnext.features.counters import Counters, halvings_a_second
 from watchnext.features.past import pair_names, read_pasts, replay_pasts, user_names
 from watchnext.features.records import MEANS, read_records, record_names, replay
+from watchnext.memory import read_soon
 from watchnext.native import even_parts, side_by_side
 from watchnext.progress import bar
 from watchnext.shapes import Array, Float, Int
@@ -46,12 +47,11 @@ class Keys:
         own = np.arange(len(videos.channel_row))[:, None]
         one_by_one = [column[:, None] for column in np.asarray(videos.categorical).T]
         columns = [own, np.asarray(videos.channel_row)[:, None], *one_by_one, np.asarray(videos.tag_rows)]
-        return cls(
-            ("video", "channel", *named, "tags"),
-            np.array([column.shape[1] for column in columns]),
-            tuple(int(column.max(initial=0)) + 1 for column in columns),
-            np.concatenate(columns, axis=1).astype(np.int32),
-        )
+        widths = np.array([column.shape[1] for column in columns])
+        rows = np.empty((len(own), widths.sum()), dtype=np.int32)
+        np.concatenate(columns, axis=1, out=rows, casting="same_kind")
+        sizes = tuple(int(column.max(initial=0)) + 1 for column in columns)
+        return cls(("video", "channel", *named, "tags"), widths, sizes, rows)
 
     def of_kind(self, kind: str) -> Int[Array, "videos _"]:
         """Gives the columns of one kind."""
@@ -217,6 +217,8 @@ class FeatureState:
         """Gives this state with the counters that `save` wrote, mapped."""
         names = tuple(spec.name for spec in fields(Counters))
         counters = {kind: Counters(**load_arrays(folder / kind, names)) for kind in self.counters}
+        for column in (column for one in counters.values() for column in vars(one).values()):
+            read_soon(column)
         return FeatureState(self.keys, self.horizons_seconds, self.settled_after_seconds, self.history_length, counters)
 
     @property

@@ -10,7 +10,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from watchnext.config import RankingConfig
 from watchnext.examples.quantiles import Quantiles, with_powers
 from watchnext.features.inputs import QUERY_IDS, RankingInputs
-from watchnext.layers.embedding import EmbeddingTable, embedding_dim_for
+from watchnext.layers.embedding import IN_MEMORY, EmbeddingTable, TableStorage, embedding_dim_for
 from watchnext.layers.tensors import device_of, kept_at_random, tensor_on
 from watchnext.layers.tower import Tower, linear
 from watchnext.ranking.calibration import Calibration
@@ -76,6 +76,7 @@ class RankingNetwork(nn.Module):
         query_quantiles: Quantiles,
         quantiles: Quantiles,
         generator: torch.Generator,
+        storage: TableStorage = IN_MEMORY,
     ) -> None:
         super().__init__()
         self.sizes = sizes
@@ -83,11 +84,11 @@ class RankingNetwork(nn.Module):
         self.query_quantiles = query_quantiles
         self.quantiles = quantiles
         self.generator = generator
-        self.videos = _table(sizes.num_videos, generator)
-        self.channels = _table(sizes.num_channels, generator)
-        self.tags = _table(sizes.num_tags, generator)
-        self.query_ids = nn.ModuleList(_table(size, generator) for size in sizes.query_ids)
-        self.video_ids = nn.ModuleList(_table(size, generator) for size in sizes.video_categories)
+        self.videos = _table(sizes.num_videos, generator, storage)
+        self.channels = _table(sizes.num_channels, generator, storage)
+        self.tags = _table(sizes.num_tags, generator, storage)
+        self.query_ids = nn.ModuleList(_table(size, generator, storage) for size in sizes.query_ids)
+        self.video_ids = nn.ModuleList(_table(size, generator, storage) for size in sizes.video_categories)
         self.objectives = nn.ModuleList(objective_of(name, config) for name in config.objectives)
         self.heads = HEADS if config.head_weight else ()
         self.widths = [*(objective.num_outputs for objective in self._objectives), *(1 for _ in self.heads)]
@@ -237,5 +238,5 @@ def _flat(column: Array) -> Array:
     return column.reshape(batch * candidates, width)
 
 
-def _table(size: int, generator: torch.Generator) -> EmbeddingTable:
-    return EmbeddingTable(size, embedding_dim_for(size), generator)
+def _table(size: int, generator: torch.Generator, storage: TableStorage) -> EmbeddingTable:
+    return EmbeddingTable(size, embedding_dim_for(size), generator, storage=storage)

@@ -13,6 +13,7 @@ from watchnext.config import RankingConfig, from_mapping
 from watchnext.errors import ArtifactError
 from watchnext.examples.quantiles import Quantiles
 from watchnext.features.inputs import RankingInputs
+from watchnext.layers.embedding import UNFILLED
 from watchnext.ranking.network import Predictions, RankingNetwork, RankingSizes
 from watchnext.ranking.runtime import Ranker
 
@@ -54,8 +55,9 @@ def open_ranker(artifact: Artifact) -> Ranker:
         Quantiles(**load_arrays(artifact.path / "query_quantiles", ("knots", "levels"))),
         Quantiles(**load_arrays(artifact.path / "quantiles", ("knots", "levels"))),
         torch.Generator(),
+        UNFILLED,
     )
-    network.load_state_dict(load_file(artifact.path / "weights.safetensors"))
+    network.load_state_dict(load_file(artifact.path / "weights.safetensors"), assign=True)
     ranker = Ranker(network, network.config.precision)
     _refuse_other_predictions(ranker, artifact.path)
     return ranker

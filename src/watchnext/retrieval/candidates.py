@@ -9,7 +9,7 @@ import numpy as np
 
 from watchnext.examples.contexts import UserContext
 from watchnext.retrieval.co_watch import CoWatch
-from watchnext.retrieval.index.protocol import Lists, VideoIndex
+from watchnext.retrieval.index.protocol import BuiltIndex, Lists, VideoIndex
 from watchnext.retrieval.network import RetrievalModel
 from watchnext.retrieval.popularity import RecentPopularity
 from watchnext.shapes import Array, Bool, Float, Int, Num, RowLists
@@ -103,7 +103,8 @@ class CandidateGenerator:
         beside: tuple[CandidateSource, ...] = (),
     ) -> None:
         self.network = network
-        self.video_vectors: Any = network.video_vectors  # an array of vectors, or what is indexed like one
+        # An array of vectors, or what is indexed like one: those that the search has read just now, if there are such.
+        self.video_vectors: Any = index.vectors if isinstance(index, BuiltIndex) else network.video_vectors
         self.index = index
         self.co_watch = co_watch
         self.popular = popular

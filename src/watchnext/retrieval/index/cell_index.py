@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from watchnext.memory import read_at_random, read_soon
 from watchnext.retrieval.index.cell_search import Scratch, nearest_in_cells
 from watchnext.retrieval.index.cells import Cells, build_cells
 from watchnext.retrieval.index.exact import ExactIndex, exact_scores, fill_short_lists, open_vectors
@@ -98,7 +99,11 @@ class CellIndex:
     def open(cls, folder: Path) -> "CellIndex":
         """Maps what `save` wrote."""
         arrays = {field.name: np.load(folder / f"{field.name}.npy", mmap_mode="r") for field in fields(Cells)}
-        return cls(Cells(**arrays), open_vectors(folder), *open_tuning(folder))
+        vectors = open_vectors(folder)
+        for array in arrays.values():
+            read_soon(array)
+        read_at_random(vectors)
+        return cls(Cells(**arrays), vectors, *open_tuning(folder))
 
     def _search_one(
         self,
