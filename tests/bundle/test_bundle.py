@@ -25,7 +25,8 @@ def flip_a_byte(file: Path) -> None:
 
 def test_a_bundle_opens_with_its_settings_and_features(small_run):
     bundle = Bundle.open(small_run.bundle)
-    assert bundle.serving == ServingConfig(num_candidates=20)
+    assert bundle.serving == small_run.run.config.serving
+    assert bundle.serving.num_candidates == 20
     assert bundle.features.config == small_run.run.config.features
     assert bundle.ranker.network.config == small_run.run.config.ranking
     assert bundle.state.counters["video"].sums[:, -1, 0].sum() == (bundle.dataset.events.video_row > 0).sum()
@@ -153,7 +154,7 @@ def test_an_unknown_parent_is_refused(small_run, tmp_path):
 
 
 def test_the_same_parts_make_the_same_version(small_run, mixed, tmp_path):
-    write_bundle(tmp_path / "bundle", mixed("none"), ServingConfig(num_candidates=20))
+    write_bundle(tmp_path / "bundle", mixed("none"), small_run.run.config.serving)
     assert Bundle.open(tmp_path / "bundle").version == Bundle.open(small_run.bundle).version
 
 

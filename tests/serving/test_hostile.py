@@ -65,7 +65,7 @@ def test_every_answer_is_one_that_is_described(client):
             suppress_health_check=list(HealthCheck),
         )
         def check(case):
-            case.call_and_validate(headers=HEADERS, excluded_checks=JUDGED_BELOW)
+            case.call_and_validate(headers=HEADERS, excluded_checks=JUDGED_BELOW, timeout=120)
 
         check()
 

@@ -2,7 +2,9 @@
 
 import logging
 import threading
+import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -167,15 +169,18 @@ def test_a_question_about_the_past_says_nothing_of_how_fast_ranking_is(service, 
     recommender = server.deployments.now.variants[0].recommender
     real = recommender.state_before
 
+    now = 100.0
+
     def slow(moment):
-        threading.Event().wait(2.0)
+        nonlocal now
+        now += 2.0
         return real(moment)
 
-    service.answer(Ask(USER, k=K))
-    service._seconds_per_candidate = 0.0
+    monkeypatch.setattr("watchnext.serving.service.time", SimpleNamespace(perf_counter=lambda: now, time=time.time))
     monkeypatch.setattr(recommender, "state_before", slow)
+    service._seconds_per_candidate = 0.0
     service.answer(Ask(USER, k=K, as_of=1_701_000_000))
-    assert service._seconds_per_candidate < 2.0 / 100
+    assert now == 102.0 and service._seconds_per_candidate == 0.0
 
 
 def test_a_failing_ranker_leaves_the_order_of_retrieval(service, live, monkeypatch, caplog):
