@@ -21,7 +21,7 @@ demo: $(READY)  ## the main job on the bundled log
 
 test: $(READY)  ## all tests, with branch coverage; installs Redis and Chromium where they are missing
 	sh scripts/servers.sh
-	$(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report=term
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --cov --cov-report=term
 
 lint: $(READY)  ## format, lint, types, import contract
 	$(BIN)/ruff format --check src tests benchmarks scripts

@@ -13,7 +13,6 @@ import watchnext  # noqa: F401  # isort: skip  # before PyTorch: watchnext.threa
 
 import argparse
 import asyncio
-import os
 import socket
 import subprocess
 import sys
@@ -72,7 +71,7 @@ def main() -> None:
         for rate in sorted({*map(float, RATES), options.rate}):
             told[rate] = asyncio.run(asked(url, token, rate, options.seconds, users, videos))
         status = httpx.get(f"{url}/admin/status", headers={"authorization": f"Bearer {token}"}).json()
-        memory_bytes = resident_bytes(process.pid)
+        own_bytes, mapped_bytes = resident_bytes(process.pid)
     finally:
         process.terminate()
         process.wait()
@@ -81,7 +80,8 @@ def main() -> None:
         videos=len(videos),
         requests_per_second=options.rate,
         **told[options.rate],
-        memory_bytes=memory_bytes,
+        memory_bytes=own_bytes + mapped_bytes,
+        mapped_bytes=mapped_bytes,
         startup_seconds=round(startup_seconds, 1),
         limit_ms=round(limit_ms, 2),
         ratio_to_limit=round(told[options.rate]["p50_ms"] / limit_ms, 2),
@@ -184,9 +184,11 @@ async def asked(url: str, token: str, rate: float, seconds: float, users: list[s
     }
 
 
-def resident_bytes(process_id: int) -> int:
-    """Gives what a process holds in memory, mapped files that it has read included."""
-    return int(Path(f"/proc/{process_id}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def resident_bytes(process_id: int) -> tuple[int, int]:
+    """Gives what a process holds in memory: its own, and mapped files that it has read, which the system may drop."""
+    told = dict(line.split(":") for line in Path(f"/proc/{process_id}/status").read_text().splitlines())
+    own, mapped = (1024 * int(told[name].split()[0]) for name in ("RssAnon", "RssFile"))
+    return own, mapped
 
 
 def show(told: dict[float, dict[str, Any]], stages: dict[str, dict[str, float]]) -> None:

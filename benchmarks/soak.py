@@ -49,8 +49,9 @@ def main() -> None:
     finally:
         process.terminate()
         process.wait()
-    thirds = [float(np.median(part)) for part in np.array_split(np.array(memory), 3)]
-    Console().print(f"memory, MB: {[round(one / 1e6) for one in memory[:: max(1, len(memory) // 20)]]}")
+    thirds = [float(np.median(part)) for part in np.array_split(np.array(memory).sum(axis=1), 3)]
+    for name, column in zip(("its own", "mapped files"), zip(*memory, strict=True), strict=True):
+        Console().print(f"{name}, MB: {[round(one / 1e6) for one in column[:: max(1, len(column) // 20)]]}")
     print_result(
         minutes=options.minutes,
         **counts,
@@ -61,11 +62,11 @@ def main() -> None:
 
 async def soaked(
     url: str, token: str, rate: float, seconds: float, users: list[str], videos: range, other: Path, process_id: int
-) -> tuple[Counter[str], list[int]]:
+) -> tuple[Counter[str], list[tuple[int, int]]]:
     """Gives how many requests of each kind were sent, how many failed, and the memory as it was read."""
     random = np.random.default_rng(1)
     counts: Counter[str] = Counter(failed=0, swaps=0, degraded=0)
-    memory: list[int] = []
+    memory: list[tuple[int, int]] = []
     headers = {"authorization": f"Bearer {token}"}
     async with httpx.AsyncClient(base_url=url, timeout=60.0, headers=headers) as client:
 

@@ -1,13 +1,14 @@
 """The whole job on a made-up world whose truth is known: what the system earns, and what each ingredient is worth."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from jaxtyping import config as type_checks
 from scipy.stats import spearmanr
 
 from watchnext import pipeline
@@ -39,6 +40,14 @@ class Recovered:
     world: World
     run: pipeline.Run
     report: pipeline.Report
+
+
+@pytest.fixture(scope="module", autouse=True)
+def unchecked_types() -> Iterator[None]:
+    """Types are checked at each call by every other test; here that takes as long as everything else together."""
+    type_checks.update("jaxtyping_disable", True)
+    yield
+    type_checks.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="module")

@@ -45,6 +45,16 @@ def test_features_are_listed_with_what_they_are_of(watchnext, small_run, capsys)
     assert "video.shown" not in told and " inputs: 1 of the request" in told
 
 
+def test_features_say_how_numbers_enter(watchnext, small_run, tmp_path, capsys):
+    settings = small_run.run.log_file.read_text()
+    assert "[ranking]" in settings
+    (tmp_path / "log.toml").write_text(settings.replace("[ranking]", "[ranking]\npowers = false"))
+    for log_file, powers in ((small_run.run.log_file, True), (tmp_path / "log.toml", False)):
+        assert watchnext("features", log_file, "--run", small_run.run.folder, "--pattern", "video.shown.1d") == 0
+        told = capsys.readouterr().out
+        assert "quantile" in told and ("its square" in told) == powers
+
+
 def test_check_tells_what_is_in_the_log(watchnext, small_run, tmp_path, capsys):
     assert watchnext("check", small_run.run.log_file, "--rejects", tmp_path / "rejects.parquet") == 0
     told = capsys.readouterr().out

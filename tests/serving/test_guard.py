@@ -132,6 +132,19 @@ def test_every_protected_route_wants_its_token(client):
             assert "401" in told["responses"]
 
 
+@pytest.mark.parametrize("send", [{"method": "GET", "params": {"user_id": 3}}, {"method": "POST"}])
+def test_a_list_of_a_past_moment_wants_the_admins_token(client, send):
+    """It replays the log, which takes as long as the log is long."""
+    asked = {"as_of": 1_701_000_000}
+    send = send | ({"params": send["params"] | asked} if "params" in send else {"json": asked})
+    for token in (None, WRITE):
+        headers = {} if token is None else {"authorization": f"Bearer {token}"}
+        answer = client.request(url="/v1/recommendations", headers=headers, **send)
+        assert answer.status_code == 401 and "needs the admin token" in answer.text
+    headers = {"authorization": f"Bearer {ADMIN}"}
+    assert client.request(url="/v1/recommendations", headers=headers, **send).json()["as_of"] == asked["as_of"]
+
+
 def test_the_right_token_opens_every_protected_route(client):
     for method, path, told in routes(client):
         if "security" in told:

@@ -12,6 +12,7 @@ ROUTE = "/v1/recommendations"
 @pytest.fixture(scope="module")
 def client(small_run):
     with TestClient(create_app(small_run.bundle), raise_server_exceptions=False) as client:
+        client.headers["authorization"] = f"Bearer {client.app.state.server.tokens.admin}"
         yield client
 
 

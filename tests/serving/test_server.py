@@ -142,6 +142,7 @@ def test_the_probe_repeats_searches_of_the_bundle_that_serves(make, foreign_run,
     recall = server.status()["variants"][0]["recall_probe"]
     assert 0.9 <= recall["recall"] <= 1.0 and recall["measured_at"] <= time.time()
     assert "watchnext_live_recall nan" not in server.metrics.render().decode().lower()
+    assert server.status()["variants"][0]["index"]["engine"] == "exact"
     server.deployments.promote(foreign_run.bundle)
     index, probed = server.deployments.now.variants[0].recommender.live.index, []
     real = index.probe
@@ -150,6 +151,16 @@ def test_the_probe_repeats_searches_of_the_bundle_that_serves(make, foreign_run,
     assert probed == []  # vectors of another bundle say nothing of this one's index
     server.service.answer(Ask("3", k=4))
     assert waited(lambda: probed) and probed[0] == 1
+
+
+def test_a_probe_that_takes_long_rests_longer(make, monkeypatch):
+    server, waits = make(probe_seconds=0.01), []
+    live = server.deployments.now.variants[0].recommender.live
+    real, wait = live.index.probe, server._ended.wait
+    monkeypatch.setattr(live.index, "probe", lambda vectors, k: (time.sleep(0.02), real(vectors, k))[1])
+    monkeypatch.setattr(server._ended, "wait", lambda seconds: (waits.append(seconds), wait(seconds))[1])
+    server.service.answer(Ask("3", k=4))
+    assert waited(lambda: waits and waits[-1] >= 50 * 0.02)
 
 
 def test_the_report_is_the_one_beside_the_bundle_or_the_one_that_is_named(make, small_run, tmp_path):

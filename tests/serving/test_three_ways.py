@@ -15,6 +15,7 @@ USERS = (0, 3, 5, 20)  # of the first nothing is known but who it is
 @pytest.fixture(scope="module")
 def client(small_run):
     with TestClient(create_app(small_run.bundle)) as client:
+        client.headers["authorization"] = f"Bearer {client.app.state.server.tokens.admin}"
         yield client
 
 

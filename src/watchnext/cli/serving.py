@@ -28,6 +28,12 @@ StoreUrl = Annotated[
         help="where events are kept: a file (SQLite) or redis://…, shared by several servers; by default in --state",
     ),
 ]
+TrustDurability = Annotated[
+    bool,
+    typer.Option(
+        "--trust-durability", help="take a Redis store's word for it that it keeps what it accepts, as managed ones do"
+    ),
+]
 ServerUrl = Annotated[str, typer.Option("--url", help="where the server listens")]
 _URL = "http://127.0.0.1:8000"
 _PROMOTION_SECONDS = 600.0
@@ -41,6 +47,7 @@ def serve(
     port: Annotated[int, typer.Option(help="port to listen on", min=0, max=65535)] = 8000,
     state: StateFolder = STATE,
     store: StoreUrl = None,
+    trust_durability: TrustDurability = False,
     threads: Annotated[int, typer.Option(help="requests answered at the same time", min=1, max=256)] = 2,
     rate: Annotated[str, typer.Option(help="requests that one address may send")] = "1000/second",
     report: Annotated[
@@ -54,7 +61,7 @@ def serve(
     """
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # Made here, so that what is wrong is one message and no server's traceback.
-    server = Server(ServerSettings(state, bundle, store, threads, rate=rate, report=report))
+    server = Server(ServerSettings(state, bundle, store, trust_durability, threads, rate=rate, report=report))
     try:
         say(f"the page: http://{host}:{port}/#token={server.tokens.admin}\nthe API:  http://{host}:{port}/docs")
         uvicorn.run(create_app(server=server), host=host, port=port, log_level="warning")
@@ -87,9 +94,10 @@ def export(
     to: Annotated[Path, typer.Option(help="the folder that receives tables and a log.toml")],
     state: StateFolder = STATE,
     store: StoreUrl = None,
+    trust_durability: TrustDurability = False,
 ) -> None:
     """Write what a server answered and what came of it as a log that 'prepare' reads; forgotten users are left out."""
-    events = open_store(store or str(state / "events.sqlite"))
+    events = open_store(store or str(state / "events.sqlite"), trust_durability=trust_durability)
     try:
         exported = write_export(events, state / "answers", to)
     finally:

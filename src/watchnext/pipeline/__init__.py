@@ -126,7 +126,7 @@ def features(run: Run) -> list[FeatureRow]:
     Raises:
         ConfigurationError: a feature that is to be left out is not there.
     """
-    return feature_table(Dataset.open(run.part("dataset")), run.config.features)
+    return feature_table(Dataset.open(run.part("dataset")), run.config.features, run.config.ranking.powers)
 
 
 def train_ranking(run: Run) -> None:

@@ -14,15 +14,15 @@ from watchnext.retrieval.popularity import RecentPopularity
 
 @dataclass(frozen=True)
 class FeatureRow:
-    """One input: of a request or of each candidate; as an embedding of a table, or as a number in three powers."""
+    """One input: of a request or of each candidate; as an embedding of a table, or as a number."""
 
     name: str
     of: str
     enters: str
 
 
-def feature_table(dataset: Dataset, config: FeaturesConfig) -> list[FeatureRow]:
-    """Gives what the ranker will be told of a log.
+def feature_table(dataset: Dataset, config: FeaturesConfig, powers: bool = True) -> list[FeatureRow]:
+    """Gives what the ranker will be told of a log; numbers enter with their `powers`, or alone.
 
     Raises:
         ConfigurationError: a feature that is to be left out is not there.
@@ -44,6 +44,6 @@ def feature_table(dataset: Dataset, config: FeaturesConfig) -> list[FeatureRow]:
         rows.append(FeatureRow(f"video.{name}", "candidate", f"embedding of {embedding_dim_for(size)}"))
     sources = ("network", CoWatch.name, RecentPopularity.name)
     spec = FeatureSpec.of(dataset, empty_state(dataset, config), sources, config)
-    powers = "quantile, its square and its root"
-    rows += [FeatureRow(spec.query_names[place], "request", powers) for place in spec.query_places]
-    return rows + [FeatureRow(spec.names[place], "candidate", powers) for place in spec.places]
+    numbers = "quantile, its square and its root" if powers else "quantile"
+    rows += [FeatureRow(spec.query_names[place], "request", numbers) for place in spec.query_places]
+    return rows + [FeatureRow(spec.names[place], "candidate", numbers) for place in spec.places]

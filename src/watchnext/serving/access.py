@@ -18,21 +18,22 @@ def server_of(request: Request) -> Server:
 
 def may_write(request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> None:
     """Lets only those pass who have the writers' token, or the admin's."""
-    _refuse_without_token(request, admin=False)
+    refuse_without_token(request, admin=False)
 
 
 def may_administrate(
     request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 ) -> None:
     """Lets only those pass who have the admin's token."""
-    _refuse_without_token(request, admin=True)
+    refuse_without_token(request, admin=True)
 
 
-def _refuse_without_token(request: Request, admin: bool) -> None:
+def refuse_without_token(request: Request, *, admin: bool) -> None:
+    """Answers 401 where the request has no token that is good enough."""
     if not server_of(request).tokens.allow(request.headers.get("authorization"), admin):
         raise HTTPException(
             401,
-            f"this route needs the {'admin' if admin else 'write'} token: send it as 'Authorization: Bearer TOKEN'.",
+            f"this needs the {'admin' if admin else 'write'} token: send it as 'Authorization: Bearer TOKEN'.",
             {"WWW-Authenticate": "Bearer"},
         )
 

@@ -198,7 +198,8 @@ def _erase(file: Path, user_id: str) -> int:
     """Rewrites a file without a user's rows and gives how many there were; a file may be left with no row."""
     theirs = [("user_id", "==", user_id)]
     try:
-        found = pq.read_table(file, columns=["user_id"], filters=theirs).num_rows
+        with file.open("rb") as stream:  # opened once: somebody else may put another in its place meanwhile
+            found = pq.read_table(stream, columns=["user_id"], filters=theirs).num_rows
     except (pa.ArrowException, OSError) as damaged:
         raise ArtifactError(
             f"{file.name} of the answer log is damaged, so nobody can be erased from it: move it away and ask again."

@@ -65,7 +65,9 @@ class VisitorBody(Body):
     )
     k: int = Field(20, ge=1, le=1000)
     as_of: Seconds | None = Field(
-        None, description="Unix seconds; by default the end of the bundle's log, or of the history if later"
+        None,
+        description="Unix seconds; by default the end of the bundle's log, or of the history if later. "
+        "Needs the admin token",
     )
     stage: Stage = "ranking"
     exclude_seen: bool | None = None

@@ -60,7 +60,7 @@ def create_app(
         summary="Who should watch what next.",
         responses={
             400: {"description": "a body that cannot be read"},
-            401: {"description": "a write or admin route without its token"},
+            401: {"description": "what needs a token, without it"},
             404: {"description": "a user, a video or a page that is not there"},
             409: {"description": "a bundle that cannot serve, or a damaged file of the server's own"},
             413: {"description": "a body that is too long"},

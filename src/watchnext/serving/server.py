@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from watchnext.errors import WatchnextError
+from watchnext.retrieval.index.engines import engine_of
 from watchnext.retrieval.index.live import Probe
 from watchnext.serving.answer_log import AnswerLog
 from watchnext.serving.deployment import Deployments
@@ -26,6 +27,7 @@ from watchnext.serving.stores.opening import open_store
 T = TypeVar("T")
 _PROBED_USERS = 4
 _PROBED_K = 100
+_RESTS = 50  # times as long as a probe took: it scans the catalogue
 
 
 class OverloadError(WatchnextError):
@@ -37,7 +39,8 @@ class ServerSettings:
     """How a server runs; what it answers is the bundle's business.
 
     `state` is the folder of its own files: events, answers, token, what is deployed. `store` says where events are
-    kept, in that folder by default. `report` is the page of the last evaluation.
+    kept, in that folder by default, and `trust_durability` takes a Redis server's word for it. `report` is the page
+    of the last evaluation.
 
     Raises:
         ConfigurationError: the rate is none.
@@ -46,6 +49,7 @@ class ServerSettings:
     state: Path
     bundle: Path | None = None
     store: str | None = None
+    trust_durability: bool = False
     threads: int = 2
     most_body_bytes: int = 1 << 20
     rate: str = "1000/second"
@@ -66,7 +70,8 @@ class Server:
         self.metrics = Metrics()
         self.recent = Recent()
         self.metrics.heard = self.recent.timed
-        store = open_store(settings.store or str(settings.state / "events.sqlite"))
+        where = settings.store or str(settings.state / "events.sqlite")
+        store = open_store(where, trust_durability=settings.trust_durability)
         try:
             self.deployments = Deployments(store, settings.state / "deployed.json")
             if settings.bundle is None:
@@ -177,8 +182,11 @@ class Server:
         if self.probe is not None and variant is self.deployments.now.variants[0]:
             found, when = self.probe
             probe = {"recall": found.recall, "tuned_recall": found.tuned_recall, "measured_at": when}
-        engine = variant.recommender.bundle.artifact.settings.get("engine", "")
-        index = {"engine": engine, "changes": live.index.num_changes, "age_seconds": time.time() - variant.loaded_at}
+        index = {
+            "engine": engine_of(live.bundle.generator.index),
+            "changes": live.index.num_changes,
+            "age_seconds": time.time() - variant.loaded_at,
+        }
         return _where(variant) | {
             "variant": variant.name,
             "share": variant.share,
@@ -191,13 +199,14 @@ class Server:
 
     def _probe_now_and_then(self) -> None:
         """Repeats some requests' searches by a full scan, and tells how much of the truth the index found."""
-        while not self._ended.wait(self.settings.probe_seconds):
+        took_seconds = 0.0
+        while not self._ended.wait(max(self.settings.probe_seconds, _RESTS * took_seconds)):
             live = self.deployments.now.variants[0].recommender.live
             vectors = [vector for whose, vector in self.service.vectors if whose is live][-_PROBED_USERS:]
             if vectors:
-                k = min(_PROBED_K, live.bundle.dataset.num_videos - 1)
+                began, k = time.monotonic(), min(_PROBED_K, live.bundle.dataset.num_videos - 1)
                 found = live.index.probe(np.stack(vectors), k)
-                self.probe = found, time.time()
+                self.probe, took_seconds = (found, time.time()), time.monotonic() - began
                 self.metrics.probed(found)
 
 

@@ -8,6 +8,7 @@ from socket import create_connection
 import pytest
 import redis
 
+from watchnext.cli import main
 from watchnext.errors import ArtifactError, ConfigurationError, StoreError
 from watchnext.serving.events import LiveEvent
 from watchnext.serving.stores.opening import open_store
@@ -45,6 +46,18 @@ def test_a_server_that_would_lose_events_is_refused(own_server, configure, name,
     RedisStore(own_server.url, trust_durability=True).close()
 
 
+def test_the_command_line_says_whom_to_trust(own_server, configure, monkeypatch, tmp_path):
+    configure("appendfsync", "everysec")
+    export = ["watchnext", "export", "--state", tmp_path, "--to", tmp_path / "log", "--store", own_server.url]
+    outcomes = []
+    for arguments in (export, [*export, "--trust-durability"]):
+        monkeypatch.setattr(sys, "argv", [str(argument) for argument in arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        outcomes.append(ended.value.code)
+    assert "would lose" in outcomes[0] and outcomes[1] == 0
+
+
 def test_a_server_that_would_drop_events_is_refused(own_server, configure):
     configure("maxmemory", "100mb")
     RedisStore(own_server.url).close()
@@ -57,7 +70,7 @@ def test_a_server_that_hides_its_settings_must_be_trusted(own_server):
     with own_server.client as client:
         client.acl_setuser("app", enabled=True, passwords=["+s3cret"], keys=["*"], commands=["+@all", "-@admin"])
     url = own_server.url.replace("//", "//app:s3cret@")
-    with pytest.raises(ConfigurationError, match="say trust_durability"):
+    with pytest.raises(ConfigurationError, match="say --trust-durability"):
         RedisStore(url)
     store = open_store(url, trust_durability=True)
     assert store.append([LiveEvent("a", "watch", 1, "ann")]) == 1 and store.forget("ann", 5) == 1

@@ -51,6 +51,11 @@ def engine_for(num_videos: int, config: IndexConfig) -> str:
     return "cells" if has_byte_products() else "faiss"
 
 
+def engine_of(index: BuiltIndex) -> str:
+    """Gives the name of the engine that built it."""
+    return next((name for name, engine in _ENGINES.items() if isinstance(index, engine)), _SHARDS)
+
+
 def save_index(index: BuiltIndex, folder: Path) -> None:
     """Writes the index and its engine's name into `folder`."""
     folder.mkdir(parents=True)
@@ -60,8 +65,8 @@ def save_index(index: BuiltIndex, folder: Path) -> None:
             np.save(folder / f"{number}-rows.npy", part.rows)
         told = {"engine": _SHARDS, "shards": len(index.parts)}
     else:
-        name, engine = next((name, engine) for name, engine in _ENGINES.items() if isinstance(index, engine))
-        engine.save(index, folder)  # type: ignore[arg-type]  # it is one of that engine
+        name = engine_of(index)
+        _ENGINES[name].save(index, folder)  # type: ignore[arg-type]  # it is one of that engine
         told = {"engine": name}
     (folder / "engine.json").write_text(json.dumps({"version": _VERSION, **told}))
 

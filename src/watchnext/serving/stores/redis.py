@@ -206,7 +206,7 @@ class RedisStore:
         except redis.ResponseError as error:
             raise ConfigurationError(
                 f"the Redis server at {self._server} does not show its settings, so that nothing says whether it "
-                "keeps what it accepts. Allow CONFIG GET, or, where it is durable, say trust_durability."
+                "keeps what it accepts. Allow CONFIG GET, or, where it is durable, say --trust-durability."
             ) from error
         wrong = [name for name, right in _DURABLE.items() if found[name] != right]
         if wrong:
