@@ -1,11 +1,13 @@
 import ctypes
 import mmap
 import platform
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from watchnext import memory
 from watchnext.memory import file_of_pages, keep_freed_memory, large_pages, read_at_random, read_soon
 
 
@@ -51,17 +53,35 @@ def test_a_mapped_array_is_read_at_random_or_soon(tmp_path):
     np.save(tmp_path / "array.npy", np.arange(100_000))
     array = np.load(tmp_path / "array.npy", mmap_mode="r")
     read_soon(array)
-    assert "rr" not in _flags_of(array)
+    _wait()
+    resident = next(line for line in _mapping_at(array.ctypes.data) if line.startswith("Rss:")).split()
+    assert 1024 * int(resident[1]) >= array.nbytes and "rr" not in _flags_of(array)
     read_at_random(array)
     assert "rr" in _flags_of(array)  # as proc(5) says: random access is advised
     assert array[99_999] == 99_999
 
 
-def test_an_array_that_is_not_mapped_is_left_alone(monkeypatch, tmp_path):
+def test_an_array_that_is_not_mapped_is_left_alone():
     read_at_random(np.arange(3))
+    read_soon(np.arange(3))
+    assert not [thread for thread in threading.enumerate() if thread.name == "read-soon"]
+
+
+@pytest.mark.parametrize("listens", [True, False])
+def test_a_system_that_cannot_populate_is_asked_to_read_ahead(monkeypatch, tmp_path, listens):
     np.save(tmp_path / "array.npy", np.arange(3))
-    monkeypatch.delattr(mmap, "MADV_WILLNEED")  # nor is anything said to a system that does not listen
+    monkeypatch.setattr(memory, "_MADV_POPULATE_READ", 22 if listens else 9_999)
+    asked = []
+    monkeypatch.setattr(memory, "_advise", lambda array, advice: asked.append(advice))
     read_soon(np.load(tmp_path / "array.npy", mmap_mode="r"))
+    _wait()
+    assert asked == ([] if listens else ["MADV_WILLNEED"])
+
+
+def _wait() -> None:
+    for thread in threading.enumerate():
+        if thread.name == "read-soon":
+            thread.join()
 
 
 def _flags_of(array: np.ndarray) -> list[str]:

@@ -331,11 +331,11 @@ class ServingConfig(Checked):
     """How a request is answered."""
 
     num_candidates: int = setting(500, "videos the network nominates for one request (§2)", least=1)
-    co_watch_quota: int = setting(150, "videos co-watched with the user's last watches, beside the network's", least=0)
-    popular_quota: int = setting(50, "popular videos of the days before the request", least=0)
-    fresh_quota: int = setting(50, "newest uploads, of the seven days before the request", least=0)
-    channels_quota: int = setting(50, "videos of the channels that the user watched most", least=0)
-    trending_quota: int = setting(50, "videos most watched since the bundle was made", least=0)
+    co_watch_quota: int = setting(50, "videos co-watched with the user's last watches, beside the network's", least=0)
+    popular_quota: int = setting(20, "popular videos of the days before the request", least=0)
+    fresh_quota: int = setting(20, "newest uploads, of the seven days before the request", least=0)
+    channels_quota: int = setting(20, "videos of the channels that the user watched most", least=0)
+    trending_quota: int = setting(20, "videos most watched since the bundle was made", least=0)
     max_per_channel: int = setting(0, "videos of one channel on a page; 0 for any number", least=0)
     max_per_topic: int = setting(0, "videos of one category, or first tag, on a page; 0 for any number", least=0)
     exclude_seen: bool = setting(True, "never recommend what the user was shown before")

@@ -3,12 +3,14 @@
 import ctypes
 import mmap
 import platform
+import threading
 from pathlib import Path
 
 import numpy as np
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # the names of malloc.h
 _AS_MUCH_AS_CAN_BE_SAID_BYTES = 2**31 - 1
+_MADV_POPULATE_READ = 22  # the mmap module does not name it
 
 
 def keep_freed_memory() -> bool:
@@ -43,8 +45,21 @@ def read_at_random(array: np.ndarray) -> None:
 
 
 def read_soon(array: np.ndarray) -> None:
-    """Tells the system to read a mapped array into memory ahead of its use, as far as memory goes."""
-    _advise(array, "MADV_WILLNEED")
+    """Reads a mapped array into memory in the background, and keeps it there; nothing happens to one not mapped.
+
+    Its pages become this process's own. Those that are only read ahead are the first that a system drops that is short
+    of memory, and each costs a fault when it is met (docs/results.md).
+    """
+    if getattr(array, "_mmap", None) is not None and array.nbytes:
+        threading.Thread(target=_populate, args=(array,), name="read-soon", daemon=True).start()
+
+
+def _populate(array: np.ndarray) -> None:
+    begin = array.ctypes.data // mmap.PAGESIZE * mmap.PAGESIZE
+    size = array.ctypes.data + array.nbytes - begin
+    advise = ctypes.CDLL(None).madvise
+    if advise(ctypes.c_void_p(begin), ctypes.c_size_t(size), _MADV_POPULATE_READ) != 0:  # Linux before 5.14, or another
+        _advise(array, "MADV_WILLNEED")
 
 
 def _advise(array: np.ndarray, advice: str) -> None:

@@ -56,9 +56,9 @@ def test_who_would_wait_too_long_is_refused_at_once(make, monkeypatch):
     with_budget(server, monkeypatch, 50.0)
     server._seconds_each = 0.045
     found, num_refused_at_once = asyncio.run(asked(server, threading.Event(), 5))
-    assert found == ["NoneType"] * 3 + ["OverloadError"] * 2 and num_refused_at_once == 2
-    assert server.recent.totals["refused"] == 2
-    assert "watchnext_overload_refusals_total 2.0" in server.metrics.render().decode()
+    assert found == ["NoneType"] * 4 + ["OverloadError"] and num_refused_at_once == 1
+    assert server.recent.totals["refused"] == 1
+    assert "watchnext_overload_refusals_total 1.0" in server.metrics.render().decode()
 
 
 def test_after_the_rush_everybody_is_answered(make, monkeypatch):
@@ -146,21 +146,35 @@ def test_the_probe_repeats_searches_of_the_bundle_that_serves(make, foreign_run,
     server.deployments.promote(foreign_run.bundle)
     index, probed = server.deployments.now.variants[0].recommender.live.index, []
     real = index.probe
-    monkeypatch.setattr(index, "probe", lambda vectors, k: (probed.append(len(vectors)), real(vectors, k))[1])
+    monkeypatch.setattr(index, "probe", lambda vectors, k, rest: (probed.append(len(vectors)), real(vectors, k))[1])
     time.sleep(0.1)
     assert probed == []  # vectors of another bundle say nothing of this one's index
     server.service.answer(Ask("3", k=4))
     assert waited(lambda: probed) and probed[0] == 1
 
 
-def test_a_probe_that_takes_long_rests_longer(make, monkeypatch):
-    server, waits = make(probe_seconds=0.01), []
-    live = server.deployments.now.variants[0].recommender.live
-    real, wait = live.index.probe, server._ended.wait
-    monkeypatch.setattr(live.index, "probe", lambda vectors, k: (time.sleep(0.02), real(vectors, k))[1])
-    monkeypatch.setattr(server._ended, "wait", lambda seconds: (waits.append(seconds), wait(seconds))[1])
+def test_a_server_ends_in_the_middle_of_a_probe(make, monkeypatch):
+    monkeypatch.setattr("watchnext.retrieval.index.unhurried._ROWS_AT_ONCE", 1)
+    monkeypatch.setattr("watchnext.retrieval.index.unhurried._RESTS", 1e9)
+    server = make(probe_seconds=0.01)
+    rests, rest = [], server._rest
+    monkeypatch.setattr(server, "_rest", lambda seconds: (rests.append(seconds), rest(seconds)))
     server.service.answer(Ask("3", k=4))
-    assert waited(lambda: waits and waits[-1] >= 50 * 0.02)
+    assert waited(lambda: rests)
+    server.close()
+    assert not server._prober.is_alive() and server.probe is None
+
+
+def test_a_bundle_that_is_taken_away_ends_no_probing(make, monkeypatch):
+    server, probed = make(probe_seconds=0.01), []
+
+    def fail(vectors, k, rest):
+        probed.append(k)
+        raise FileNotFoundError
+
+    monkeypatch.setattr(server.deployments.now.variants[0].recommender.live.index, "probe", fail)
+    server.service.answer(Ask("3", k=4))
+    assert waited(lambda: len(probed) > 2) and server._prober.is_alive()
 
 
 def test_the_report_is_the_one_beside_the_bundle_or_the_one_that_is_named(make, small_run, tmp_path):
@@ -185,7 +199,7 @@ def test_a_server_that_cannot_begin_leaves_nothing_open(tmp_path, monkeypatch, s
     module = __import__("watchnext.serving.server", fromlist=["open_store"])
     real = module.open_store
 
-    def watched(where):
+    def watched(where, trust_durability):
         store = real(where)
         monkeypatch.setattr(store, "close", lambda close=store.close: (close(), closed.append(where)))
         return store

@@ -17,7 +17,6 @@ from watchnext.events.dataset import UserEvents, VideoTable
 from watchnext.features.counters import Counters, halvings_a_second
 from watchnext.features.past import pair_names, read_pasts, replay_pasts, user_names
 from watchnext.features.records import MEANS, read_records, record_names, replay
-from watchnext.memory import read_soon
 from watchnext.native import even_parts, side_by_side
 from watchnext.progress import bar
 from watchnext.shapes import Array, Float, Int
@@ -217,8 +216,6 @@ class FeatureState:
         """Gives this state with the counters that `save` wrote, mapped."""
         names = tuple(spec.name for spec in fields(Counters))
         counters = {kind: Counters(**load_arrays(folder / kind, names)) for kind in self.counters}
-        for column in (column for one in counters.values() for column in vars(one).values()):
-            read_soon(column)
         return FeatureState(self.keys, self.horizons_seconds, self.settled_after_seconds, self.history_length, counters)
 
     @property

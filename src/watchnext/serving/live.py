@@ -16,7 +16,6 @@ from watchnext.examples.contexts import UserContext, UserRecords
 from watchnext.features.counters import Counters
 from watchnext.features.inputs import RankingInputs
 from watchnext.features.state import FeatureState, Keys
-from watchnext.memory import read_soon
 from watchnext.retrieval.candidates import CandidateGenerator, Candidates, CandidateSource
 from watchnext.retrieval.channels import WatchedChannels
 from watchnext.retrieval.fresh import FreshUploads
@@ -69,7 +68,6 @@ class LiveBundle:
         self.bundle = bundle
         generator, dataset = bundle.generator, bundle.dataset
         assert isinstance(generator.index, BuiltIndex)  # as `open_sources` gives it
-        read_soon(generator.index.vectors)
         self.index = LiveIndex(generator.index)
         self.trending = Trending(dataset.log_end)
         self.generator: CandidateGenerator = copy.copy(generator)

@@ -1,6 +1,7 @@
 """What one server process is made of: deployments, store, log, figures, threads."""
 
 import asyncio
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -27,7 +28,7 @@ from watchnext.serving.stores.opening import open_store
 T = TypeVar("T")
 _PROBED_USERS = 4
 _PROBED_K = 100
-_RESTS = 50  # times as long as a probe took: it scans the catalogue
+_SWITCH_SECONDS = 0.0005  # a compiled loop that has ended waits so long at most for the interpreter, not 5 ms
 
 
 class OverloadError(WatchnextError):
@@ -65,6 +66,7 @@ class Server:
 
     def __init__(self, settings: ServerSettings) -> None:
         torch.set_num_threads(1)  # requests are answered side by side, each on one core
+        sys.setswitchinterval(_SWITCH_SECONDS)
         self.settings = settings
         self.tokens = Tokens.found(settings.state / "token")
         self.metrics = Metrics()
@@ -100,10 +102,9 @@ class Server:
             OverloadError: too many wait already.
         """
         budget = self.deployments.now.variants[0].recommender.bundle.serving.budget_ms / 1000
-        if (
-            self._waiting >= self.settings.threads
-            and self._waiting * self._seconds_each / self.settings.threads > budget
-        ):
+        # Those in the threads are half done, on average.
+        ahead = self._waiting / self.settings.threads - 0.5
+        if self._waiting >= self.settings.threads and ahead * self._seconds_each > budget:
             self.metrics.overloaded()
             self.recent.count("refused")
             raise OverloadError("too many requests wait already: ask again in a second.")
@@ -197,17 +198,29 @@ class Server:
             "recall_probe": probe,
         }
 
+    def _rest(self, seconds: float) -> None:
+        if self._ended.wait(seconds):
+            raise _EndedError
+
     def _probe_now_and_then(self) -> None:
         """Repeats some requests' searches by a full scan, and tells how much of the truth the index found."""
-        took_seconds = 0.0
-        while not self._ended.wait(max(self.settings.probe_seconds, _RESTS * took_seconds)):
+        while not self._ended.wait(self.settings.probe_seconds):
             live = self.deployments.now.variants[0].recommender.live
             vectors = [vector for whose, vector in self.service.vectors if whose is live][-_PROBED_USERS:]
             if vectors:
-                began, k = time.monotonic(), min(_PROBED_K, live.bundle.dataset.num_videos - 1)
-                found = live.index.probe(np.stack(vectors), k)
-                self.probe, took_seconds = (found, time.time()), time.monotonic() - began
+                k = min(_PROBED_K, live.bundle.dataset.num_videos - 1)
+                try:
+                    found = live.index.probe(np.stack(vectors), k, self._rest)
+                except _EndedError:
+                    return
+                except OSError:  # the bundle was taken away meanwhile
+                    continue
+                self.probe = found, time.time()
                 self.metrics.probed(found)
+
+
+class _EndedError(Exception):
+    """The server ends."""
 
 
 def _where(variant: Any) -> dict[str, str]:

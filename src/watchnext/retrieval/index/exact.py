@@ -51,7 +51,7 @@ class ExactIndex:
         scores = np.zeros((len(queries), k), dtype=np.float32)
         for start in range(0, len(queries), _QUERIES_AT_ONCE):
             part = slice(start, start + _QUERIES_AT_ONCE)
-            struck = _Struck.from_lists(excluded[part] if excluded else [], columns)
+            struck = Struck.from_lists(excluded[part] if excluded else [], columns)
             rows[part], scores[part] = self._search_block(queries[part], k, struck, columns)
         return rows, scores
 
@@ -65,7 +65,7 @@ class ExactIndex:
         return cls(open_vectors(folder))
 
     def _search_block(
-        self, queries: Float[Array, "batch dim"], k: int, struck: "_Struck", columns: Int[Array, "columns"] | None
+        self, queries: Float[Array, "batch dim"], k: int, struck: "Struck", columns: Int[Array, "columns"] | None
     ) -> Lists:
         """Some queries against all vectors, or against those of the rows `columns`."""
         count = len(self.vectors) if columns is None else len(columns)
@@ -79,13 +79,13 @@ class ExactIndex:
         return padded(*search(queries, wanted, struck, columns), k)
 
     def _by_products(
-        self, queries: Float[Array, "batch dim"], k: int, struck: "_Struck", columns: Int[Array, "columns"] | None
+        self, queries: Float[Array, "batch dim"], k: int, struck: "Struck", columns: Int[Array, "columns"] | None
     ) -> Lists:
         users = torch.from_numpy(queries).to(self._on_device.device)
         return self._scan(lambda part: users @ self._on_device[part].T, len(queries), k, struck, columns)
 
     def _by_picking(
-        self, queries: Float[Array, "batch dim"], k: int, struck: "_Struck", columns: Int[Array, "columns"] | None
+        self, queries: Float[Array, "batch dim"], k: int, struck: "Struck", columns: Int[Array, "columns"] | None
     ) -> Lists:
         """Reads vectors where they lie, which is faster for one query than to copy them together."""
 
@@ -98,7 +98,7 @@ class ExactIndex:
         return self._scan(score, len(queries), k, struck, columns)
 
     def _by_bounds(
-        self, queries: Float[Array, "batch dim"], k: int, struck: "_Struck", columns: Int[Array, "columns"] | None
+        self, queries: Float[Array, "batch dim"], k: int, struck: "Struck", columns: Int[Array, "columns"] | None
     ) -> Lists:
         """Scores those with the highest bounds; where others might be as good, scores all."""
         bounds = UpperBounds(torch.from_numpy(queries))
@@ -119,7 +119,7 @@ class ExactIndex:
         score: Callable[[Any], Tensor],
         num_queries: int,
         k: int,
-        struck: "_Struck",
+        struck: "Struck",
         columns: Int[Array, "columns"] | None,
     ) -> Lists:
         """Gives the rows that score highest, and how they score; `score` takes a slice of rows, or some rows."""
@@ -187,14 +187,15 @@ def fill_short_lists(
 
 
 @dataclass(frozen=True)
-class _Struck:
+class Struck:
     """Pairs of a query and a place that it must not find, in the order of the places."""
 
     query: Int[Array, "pairs"]
     place: Int[Array, "pairs"]
 
     @classmethod
-    def from_lists(cls, excluded: RowLists, columns: Int[Array, "columns"] | None) -> "_Struck":
+    def from_lists(cls, excluded: RowLists, columns: Int[Array, "columns"] | None) -> "Struck":
+        """Takes each query's excluded rows; where only some `columns` are scored, a place is one of these."""
         query = np.repeat(np.arange(len(excluded)), [len(rows) for rows in excluded])
         place = np.concatenate([*excluded, np.zeros(0, dtype=np.int64)]).astype(np.int64)
         if columns is not None:
@@ -204,12 +205,13 @@ class _Struck:
         order = np.argsort(place, kind="stable")
         return cls(query[order], place[order])
 
-    def of(self, queries: Int[Array, "_"]) -> "_Struck":
+    def of(self, queries: Int[Array, "_"]) -> "Struck":
         """Gives the pairs of some queries, which ascend, as these are numbered among themselves."""
         mine = np.isin(self.query, queries)
-        return _Struck(np.searchsorted(queries, self.query[mine]), self.place[mine])
+        return Struck(np.searchsorted(queries, self.query[mine]), self.place[mine])
 
     def strike(self, scores: Tensor, first: int) -> None:
+        """Makes the scores of pairs -inf, of a block of places that begins at `first`."""
         low, high = np.searchsorted(self.place, (first, first + scores.shape[1]))
         if low < high:
             query, place = (tensor_on(scores.device, side[low:high]) for side in (self.query, self.place - first))

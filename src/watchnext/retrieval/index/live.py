@@ -1,6 +1,7 @@
 """Videos come and go: an index that is right at once, and built anew behind the scenes."""
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -11,6 +12,7 @@ from watchnext.retrieval.index.exact import ExactIndex
 from watchnext.retrieval.index.parts import Part, merged
 from watchnext.retrieval.index.protocol import BuiltIndex, Lists, TunableIndex
 from watchnext.retrieval.index.tuning import recalls
+from watchnext.retrieval.index.unhurried import UnhurriedScan
 from watchnext.shapes import Array, Bool, Float, Int, RowLists
 
 
@@ -147,10 +149,13 @@ class LiveIndex:
             with self._changing:
                 self._changes_since_rebuild = None
 
-    def probe(self, queries: Float[Array, "batch dim"], k: int) -> Probe:
-        """Compares what is found now with a scan of all that is there now; takes as long as the scan."""
+    def probe(self, queries: Float[Array, "batch dim"], k: int, rest: Callable[[float], object] = time.sleep) -> Probe:
+        """Compares what is found now with a scan of all that is there now, which is in no hurry.
+
+        `rest` sleeps between its parts, and may raise to end it.
+        """
         state, built = self._state, self._state.built.index
-        scanned = replace(state, built=replace(state.built, index=ExactIndex(built.vectors)))
+        scanned = replace(state, built=replace(state.built, index=UnhurriedScan(built.vectors, rest)))
         found, right = (one.search(queries, k)[0] for one in (state, scanned))
         curve = built.curve if isinstance(built, TunableIndex) else ()
         tuned = [point.recall for point in curve if point.effort == built.effort]  # type: ignore[attr-defined]
