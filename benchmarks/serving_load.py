@@ -112,7 +112,7 @@ def made(folder: Path, videos: int) -> Path:
     return run.part("bundle")
 
 
-def limits_of(bundle: Path) -> tuple[float, list[str], Any]:
+def limits_of(bundle: Path) -> tuple[float, list[str], range]:
     """Gives the milliseconds of bare search, features and network, and the users and videos to ask for."""
     recommender = Recommender.open(bundle)
     funnel, dataset = recommender.funnel, recommender.bundle.dataset
@@ -162,7 +162,7 @@ def started(bundle: Path, state: Path) -> tuple[subprocess.Popen[bytes], str, fl
 
 
 async def asked(
-    url: str, token: str, rate: float, seconds: float, users: list[str], videos: Any, seed: int
+    url: str, token: str, rate: float, seconds: float, users: list[str], videos: range, seed: int
 ) -> dict[str, Any]:
     """Sends requests at random moments, each in time however late others are; gives times and failures."""
     random = np.random.default_rng(seed)
@@ -177,7 +177,7 @@ async def asked(
             nonlocal failed, degraded
             await asyncio.sleep(max(0.0, began + moment - time.perf_counter()))
             if watches:
-                video = int(random.choice(videos))
+                video = int(random.integers(videos.start, videos.stop))
                 event = {"event_id": uuid.uuid4().hex, "kind": "watch", "user_id": user, "video_id": video}
                 call = client.post("/v1/events", json={"events": [event | {"watch_seconds": 60.0}]})
             else:

@@ -11,10 +11,12 @@ import watchnext  # noqa: F401  # isort: skip  # before PyTorch: watchnext.threa
 
 import argparse
 import asyncio
+import multiprocessing
 import shutil
 import time
 import uuid
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -39,7 +41,8 @@ def main() -> None:
     options = arguments.parse_args()
     shutil.rmtree(options.folder, ignore_errors=True)
     other = options.other or shutil.copytree(options.bundle, options.folder / "other")
-    _, users, videos = limits_of(options.bundle)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:  # its memory is free again afterwards
+        _, users, videos = apart.submit(limits_of, options.bundle).result()
     process, url, _ = started(options.bundle, options.folder / "state")
     try:
         token = (options.folder / "state" / "token").read_text().split()[0]
@@ -72,7 +75,8 @@ async def soaked(
 
         async def one(kind: str, moment: float) -> None:
             await asyncio.sleep(max(0.0, began + moment - time.perf_counter()))
-            answer = await sent(client, kind, str(random.choice(users)), int(random.choice(videos)))
+            user, video = str(random.choice(users)), int(random.integers(videos.start, videos.stop))
+            answer = await sent(client, kind, user, video)
             counts[kind] += 1
             counts["failed"] += answer.status_code >= 400 and answer.status_code != 404  # of somebody forgotten
             if kind == "list" and answer.status_code == 200:

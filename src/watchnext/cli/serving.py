@@ -48,7 +48,7 @@ def serve(
     state: StateFolder = STATE,
     store: StoreUrl = None,
     trust_durability: TrustDurability = False,
-    threads: Annotated[int, typer.Option(help="requests answered at the same time", min=1, max=256)] = 2,
+    threads: Annotated[int, typer.Option(help="requests answered at the same time", min=1, max=256)] = 4,
     rate: Annotated[str, typer.Option(help="requests that one address may send")] = "1000/second",
     report: Annotated[
         Path | None, typer.Option(help="the page of an evaluation; by default the one beside the bundle")

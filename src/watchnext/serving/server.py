@@ -51,7 +51,7 @@ class ServerSettings:
     bundle: Path | None = None
     store: str | None = None
     trust_durability: bool = False
-    threads: int = 2
+    threads: int = 4
     most_body_bytes: int = 1 << 20
     rate: str = "1000/second"
     probe_seconds: float = 60.0
