@@ -341,13 +341,18 @@ class ServingConfig(Checked):
     exclude_seen: bool = setting(True, "never recommend what the user was shown before")
     budget_ms: float = setting(50.0, "time for one request; what it is too short for is left out, and said so", least=1)
     source_budget_ms: float = setting(
-        25.0, "time for each source of candidates; one that is later is left out", least=1
+        35.0, "time for each source of candidates; one that is later is left out", least=1
     )
     clock: str = setting(
         "log",
         "what 'now' is: 'log', the latest moment that the log or an event speaks of; 'wall', the clock on the wall",
         choices=("log", "wall"),
     )
+
+    @property
+    def of_training(self) -> dict[str, Any]:
+        """What the ranker's inputs depend on; all else may change between training and the bundle."""
+        return {"num_candidates": self.num_candidates, "exclude_seen": self.exclude_seen}
 
 
 @dataclass(frozen=True)

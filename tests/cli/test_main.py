@@ -46,7 +46,7 @@ def test_features_are_listed_with_what_they_are_of(watchnext, small_run, capsys)
 
 
 def test_features_say_how_numbers_enter(watchnext, small_run, tmp_path, capsys):
-    settings = small_run.run.log_file.read_text()
+    settings = small_run.run.log_file.read_text().replace('files = "', f'files = "{small_run.log_folder}/')
     assert "[ranking]" in settings
     (tmp_path / "log.toml").write_text(settings.replace("[ranking]", "[ranking]\npowers = false"))
     for log_file, powers in ((small_run.run.log_file, True), (tmp_path / "log.toml", False)):

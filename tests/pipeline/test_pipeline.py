@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from watchnext import pipeline
+from watchnext.bundle.bundle import Bundle
 from watchnext.errors import ArtifactError, ConfigurationError, DataError
 from watchnext.events import compiling
 from watchnext.events.dataset import Dataset
@@ -202,7 +203,15 @@ def test_serving_settings_that_the_ranker_was_not_trained_for_are_refused(half_w
     run = half_way("dataset", "retrieval", "index", "ranking")
     text = run.log_file.read_text()
     assert "num_candidates = " in text
+
+    def with_serving(line):
+        return text.replace("[serving]", f"[serving]\n{line}")
+
     other = run.log_file.with_name("other.toml")
-    other.write_text(re.sub(r"num_candidates = \d+", "num_candidates = 7", text))
-    with pytest.raises(ConfigurationError, match="Train ranking again, or put the settings back"):
-        pipeline.make_bundle(pipeline.Run(other, run.folder))
+    for wrong in (re.sub(r"num_candidates = \d+", "num_candidates = 7", text), with_serving("exclude_seen = false")):
+        other.write_text(wrong)
+        with pytest.raises(ConfigurationError, match="Train ranking again, or put the settings back"):
+            pipeline.make_bundle(pipeline.Run(other, run.folder))
+    other.write_text(with_serving("co_watch_quota = 3\nmax_per_channel = 2"))
+    pipeline.make_bundle(pipeline.Run(other, run.folder))
+    assert Bundle.open(run.part("bundle")).serving.co_watch_quota == 3

@@ -147,7 +147,7 @@ def train_ranking(run: Run) -> None:
     facts: dict[str, Any] = {
         "training": {name: asdict(outcome) for name, outcome in fitted.outcomes.items()},
         "features": asdict(config.features),
-        "serving": asdict(config.serving),
+        "serving": config.serving.of_training,
     }
     with writing(run.part("ranking"), "ranking", (dataset.artifact, retrieval), config.ranking, facts) as folder:
         facts |= save_ranking_network(fitted.network, folder, fitted.probe)
@@ -174,13 +174,14 @@ def make_bundle(run: Run) -> None:
 
     Raises:
         ArtifactError: a part is missing, damaged, or was not made from its neighbours.
-        ConfigurationError: [serving] is not what the ranker was trained for.
+        ConfigurationError: what [serving] says of candidates is not what the ranker was trained for.
     """
     serving = run.config.serving
-    trained_for = open_artifact(run.part("ranking"), "ranking").facts["serving"]
-    if trained_for != asdict(serving):
+    wanted, told = serving.of_training, open_artifact(run.part("ranking"), "ranking").facts["serving"]
+    trained_for = {name: told[name] for name in wanted}
+    if trained_for != wanted:
         raise ConfigurationError(
-            f"[serving] is {asdict(serving)}, but the ranker was trained for {trained_for}: which sources nominate a "
+            f"[serving] says {wanted}, but the ranker was trained for {trained_for}: which sources nominate a "
             "video is one of its features. Train ranking again, or put the settings back."
         )
     write_bundle(run.part("bundle"), Path(run.folder), serving)
@@ -198,7 +199,8 @@ def evaluate(run: Run) -> Report:
 
 def _inputs_made_from(dataset: Dataset, retrieval: Artifact, config: Config) -> str:
     """Names all that the ranker's inputs depend on."""
-    return f"{dataset.artifact.fingerprint} {retrieval.fingerprint} {config.index} {config.features} {config.serving}"
+    settings = f"{config.index} {config.features} {config.serving.of_training}"
+    return f"{dataset.artifact.fingerprint} {retrieval.fingerprint} {settings}"
 
 
 def _towers_of(run: Run, bundle: Bundle) -> list[TowerScore]:
