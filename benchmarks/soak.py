@@ -76,9 +76,16 @@ async def soaked(
         async def one(kind: str, moment: float) -> None:
             await asyncio.sleep(max(0.0, began + moment - time.perf_counter()))
             user, video = str(random.choice(users)), int(random.integers(videos.start, videos.stop))
-            answer = await sent(client, kind, user, video)
             counts[kind] += 1
-            counts["failed"] += answer.status_code >= 400 and answer.status_code != 404  # of somebody forgotten
+            try:
+                answer = await sent(client, kind, user, video)
+            except httpx.HTTPError as error:
+                Console().print(f"{kind}: {type(error).__name__}")
+                counts["failed"] += 1
+                return
+            if answer.status_code >= 400 and answer.status_code != 404:  # of somebody forgotten
+                Console().print(f"{kind}: {answer.status_code}")
+                counts["failed"] += 1
             if kind == "list" and answer.status_code == 200:
                 counts["degraded"] += bool(answer.json()["degraded"])
 

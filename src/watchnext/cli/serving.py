@@ -37,6 +37,7 @@ TrustDurability = Annotated[
 ServerUrl = Annotated[str, typer.Option("--url", help="where the server listens")]
 _URL = "http://127.0.0.1:8000"
 _PROMOTION_SECONDS = 600.0
+_KEEP_ALIVE_SECONDS = 75  # longer than clients keep a connection: none is closed just as a request is sent on it
 
 
 def serve(
@@ -64,7 +65,8 @@ def serve(
     server = Server(ServerSettings(state, bundle, store, trust_durability, threads, rate=rate, report=report))
     try:
         say(f"the page: http://{host}:{port}/#token={server.tokens.admin}\nthe API:  http://{host}:{port}/docs")
-        uvicorn.run(create_app(server=server), host=host, port=port, log_level="warning")
+        app = create_app(server=server)
+        uvicorn.run(app, host=host, port=port, log_level="warning", timeout_keep_alive=_KEEP_ALIVE_SECONDS)
     finally:
         server.close()  # where the application never began
 
