@@ -256,6 +256,22 @@ def test_erasing_waits_for_another_process_that_writes(log):
     assert not users(log.folder)
 
 
+def test_what_is_older_than_it_is_kept_is_removed(tmp_path, monkeypatch):
+    noon = 1_764_000_000.0
+    now = [noon]
+    monkeypatch.setattr("watchnext.serving.answer_log.time.time", lambda: now[0])
+    log = AnswerLog(tmp_path, seconds_per_file=3_600.0, kept_days=2.0)
+    (tmp_path / "answers-mine.parquet").write_bytes(b"somebody else's")
+    for day in range(5):
+        now[0] = noon + day * 86_400
+        log.write(answered(f"page-{day}"))
+        log.flush()
+    log.close()
+    (tmp_path / "answers-mine.parquet").unlink()
+    assert {row["page_id"] for row in rows(tmp_path)} == {"page-2", "page-3", "page-4"}
+    assert len(list(tmp_path.glob("candidates-*"))) == 3
+
+
 def test_two_who_erase_at_once_do_not_undo_each_other(log):
     for number in range(40):
         for user in ("ann", "bob", "cid"):
@@ -284,7 +300,9 @@ def test_a_damaged_file_cannot_be_erased_from(log):
     assert "ann" not in str(refused.value)
 
 
-@pytest.mark.parametrize("limit", [{"rows_per_file": 0}, {"seconds_per_file": 0.0}, {"num_queued": 0}])
+@pytest.mark.parametrize(
+    "limit", [{"rows_per_file": 0}, {"seconds_per_file": 0.0}, {"num_queued": 0}, {"kept_days": 0.0}]
+)
 def test_impossible_limits_are_refused(tmp_path, limit):
     with pytest.raises(ConfigurationError, match=f"{next(iter(limit))} = 0"):
         AnswerLog(tmp_path, **limit)

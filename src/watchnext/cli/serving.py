@@ -54,6 +54,9 @@ def serve(
     report: Annotated[
         Path | None, typer.Option(help="the page of an evaluation; by default the one beside the bundle")
     ] = None,
+    keep_answers_days: Annotated[
+        float | None, typer.Option(help="remove logged answers that are older; all are kept by default")
+    ] = None,
 ) -> None:
     """Answer over HTTP: a page for people at /, an API for applications (/docs), figures at /metrics.
 
@@ -62,7 +65,18 @@ def serve(
     """
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # Made here, so that what is wrong is one message and no server's traceback.
-    server = Server(ServerSettings(state, bundle, store, trust_durability, threads, rate=rate, report=report))
+    server = Server(
+        ServerSettings(
+            state,
+            bundle,
+            store,
+            trust_durability,
+            threads,
+            rate=rate,
+            report=report,
+            keep_answers_days=keep_answers_days,
+        )
+    )
     try:
         say(f"the page: http://{host}:{port}/#token={server.tokens.admin}\nthe API:  http://{host}:{port}/docs")
         app = create_app(server=server)

@@ -24,6 +24,7 @@ ANSWER_FILES = "answers-*.parquet"
 CANDIDATE_FILES = "candidates-*.parquet"
 
 _BYTES_PER_FILE = 64 << 20
+_DAY_SECONDS = 86_400
 _LOCK = ".lock"
 _logger = logging.getLogger(__name__)
 
@@ -50,21 +51,28 @@ class AnswerLog:
 
     A thread of its own writes a pair of files, answers and candidates, when enough rows or seconds have come
     together. What has come since the last pair is lost if the process is killed, and counted in `num_dropped` if it
-    does not fit the queue or the disk: serving never waits. Several processes may write into one folder.
+    does not fit the queue or the disk: serving never waits. Several processes may write into one folder. Files that
+    were written more than `kept_days` ago are removed, if a number is given.
     """
 
     def __init__(
-        self, folder: Path, rows_per_file: int = 100_000, seconds_per_file: float = 60.0, num_queued: int = 2_000
+        self,
+        folder: Path,
+        rows_per_file: int = 100_000,
+        seconds_per_file: float = 60.0,
+        num_queued: int = 2_000,
+        kept_days: float | None = None,
     ) -> None:
-        if min(rows_per_file, seconds_per_file, num_queued) <= 0:
+        if min(rows_per_file, seconds_per_file, num_queued, 1 if kept_days is None else kept_days) <= 0:
             raise ConfigurationError(
-                f"rows_per_file = {rows_per_file}, seconds_per_file = {seconds_per_file}, num_queued = {num_queued}: "
-                "numbers above 0 were expected."
+                f"rows_per_file = {rows_per_file}, seconds_per_file = {seconds_per_file}, num_queued = {num_queued}, "
+                f"kept_days = {kept_days}: numbers above 0 were expected."
             )
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.num_dropped = 0
         self._rows_per_file, self._seconds_per_file, self._num_queued = rows_per_file, seconds_per_file, num_queued
+        self._kept_days = kept_days
         self._changed = threading.Condition()
         self._queue: deque[Answered] = deque()
         self._commands: deque[_Command] = deque()
@@ -160,15 +168,24 @@ class AnswerLog:
         written, self._written, self._num_rows, self._num_bytes = self._written, [], 0, 0
         if not written:
             return
-        name = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:12]}.parquet"
+        name = f"{_written_at(time.time())}-{uuid.uuid4().hex[:12]}.parquet"
         try:
             with _locked(self.folder):
                 candidates = pa.Table.from_batches([one.candidates for one in written])
                 _write(candidates, self.folder / CANDIDATE_FILES.replace("*.parquet", name))
                 places = pa.Table.from_batches([one.places for one in written])
                 _write(places, self.folder / ANSWER_FILES.replace("*.parquet", name))
+                self._remove_old()
         except (OSError, pa.ArrowException) as full:
             self._drop(len(written), f"{len(written)} answers could not be written and were dropped: {full}.")
+
+    def _remove_old(self) -> None:
+        if self._kept_days is None:
+            return
+        first_kept = _written_at(time.time() - self._kept_days * _DAY_SECONDS)
+        for file in (*self.folder.glob(ANSWER_FILES), *self.folder.glob(CANDIDATE_FILES)):
+            if file.name.partition("-")[2] < first_kept:
+                file.unlink(missing_ok=True)
 
     def _drop(self, count: int, why: str) -> None:
         with self._changed:
@@ -177,6 +194,11 @@ class AnswerLog:
 
     def _forget_waiting(self, user_id: str) -> None:
         self._written = [one for one in self._written if one.user_id != user_id]
+
+
+def _written_at(seconds: float) -> str:
+    """A moment as it stands in names of files, in whose order they were written."""
+    return time.strftime("%Y%m%dT%H%M%S", time.gmtime(seconds))
 
 
 @contextmanager

@@ -41,7 +41,7 @@ class ServerSettings:
 
     `state` is the folder of its own files: events, answers, token, what is deployed. `store` says where events are
     kept, in that folder by default, and `trust_durability` takes a Redis server's word for it. `report` is the page
-    of the last evaluation.
+    of the last evaluation. Answers that are older than `keep_answers_days` are removed, if a number is given.
 
     Raises:
         ConfigurationError: the rate is none.
@@ -56,6 +56,7 @@ class ServerSettings:
     rate: str = "1000/second"
     probe_seconds: float = 60.0
     report: Path | None = None
+    keep_answers_days: float | None = None
 
     def __post_init__(self) -> None:
         rate_of(self.rate)
@@ -83,7 +84,7 @@ class Server:
         except BaseException:
             store.close()
             raise
-        answers = AnswerLog(settings.state / "answers")
+        answers = AnswerLog(settings.state / "answers", kept_days=settings.keep_answers_days)
         self.metrics.follow_dropped(lambda: answers.num_dropped)
         self.service = Service(self.deployments, store, answers, self.metrics, settings.threads, self.recent.answered)
         self.probe: tuple[Probe, float] | None = None

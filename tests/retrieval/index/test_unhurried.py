@@ -17,12 +17,14 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(unhurried, "_ROWS_AT_ONCE", 16)
 
 
-@pytest.fixture(params=["memory", "file"])
+@pytest.fixture(params=["memory", "file", "part of a file"])
 def vectors(request, tmp_path):
     if request.param == "memory":
         return VECTORS
-    np.save(tmp_path / "vectors.npy", VECTORS)
-    return np.load(tmp_path / "vectors.npy", mmap_mode="c")
+    more = np.concatenate([RANDOM.normal(size=(5, 8)).astype(np.float32), VECTORS])
+    np.save(tmp_path / "vectors.npy", VECTORS if request.param == "file" else more)
+    mapped = np.load(tmp_path / "vectors.npy", mmap_mode="c")
+    return mapped if request.param == "file" else mapped[5:]
 
 
 @pytest.mark.parametrize("k", [1, 9, 100])
@@ -44,9 +46,8 @@ def test_it_rests_between_blocks_longer_than_they_took(vectors, monkeypatch):
     assert rests == [20.0] * 4
 
 
-def test_rows_in_a_file_are_not_mapped(vectors, monkeypatch):
-    if not isinstance(vectors, np.memmap):
-        return
+@pytest.mark.parametrize("vectors", ["file"], indirect=True)
+def test_vectors_in_a_file_are_read_from_there(vectors, monkeypatch):
     monkeypatch.setattr(np.memmap, "__getitem__", None)
     UnhurriedScan(vectors, lambda seconds: None).search(QUERIES, 5)
 

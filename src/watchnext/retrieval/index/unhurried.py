@@ -1,7 +1,9 @@
 """A full scan in no hurry: whoever serves beside it keeps the disk, the memory and the cores."""
 
+import mmap
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,11 +57,12 @@ class UnhurriedScan:
 
     def _blocks(self) -> Iterator[tuple[int, Float[Array, "_ dim"]]]:
         vectors, (count, dim) = self.vectors, self.vectors.shape
-        if not isinstance(vectors, np.memmap) or vectors.filename is None:
+        base: Any = vectors.base
+        if not isinstance(vectors, np.memmap) or not isinstance(base, mmap.mmap):  # or is part of a mapping
             for first in range(0, count, _ROWS_AT_ONCE):
                 yield first, vectors[first : first + _ROWS_AT_ONCE]
             return
-        with open(vectors.filename, "rb") as file:
+        with open(str(vectors.filename), "rb") as file:
             file.seek(vectors.offset)
             for first in range(0, count, _ROWS_AT_ONCE):
                 rows = min(_ROWS_AT_ONCE, count - first)
