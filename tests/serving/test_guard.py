@@ -1,5 +1,6 @@
 """Who may, how much, how often; what is said when something breaks."""
 
+import json
 import logging
 
 import pytest
@@ -141,6 +142,8 @@ def test_a_list_of_a_past_moment_wants_the_admins_token(client, send):
         headers = {} if token is None else {"authorization": f"Bearer {token}"}
         answer = client.request(url="/v1/recommendations", headers=headers, **send)
         assert answer.status_code == 401 and "needs the admin token" in answer.text
+        later = json.loads(json.dumps(send).replace("1701000000", "1800000000"))
+        assert client.request(url="/v1/recommendations", headers=headers, **later).status_code == 200
     headers = {"authorization": f"Bearer {ADMIN}"}
     assert client.request(url="/v1/recommendations", headers=headers, **send).json()["as_of"] == asked["as_of"]
 

@@ -67,7 +67,7 @@ class VisitorBody(Body):
     as_of: Seconds | None = Field(
         None,
         description="Unix seconds; by default the end of the bundle's log, or of the history if later. "
-        "Needs the admin token",
+        "Before the log's end: with the admin token",
     )
     stage: Stage = "ranking"
     exclude_seen: bool | None = None

@@ -69,7 +69,8 @@ async def recommend_user(
     user_id: Annotated[Text, Query(description="a user of the bundle's log, or of events that came since")],
     k: Annotated[int, Query(ge=1, le=1000)] = 20,
     as_of: Annotated[
-        Seconds | None, Query(description="Unix seconds; by default now, by the bundle's clock. Needs the admin token")
+        Seconds | None,
+        Query(description="Unix seconds; by default now, by the bundle's clock. Before the log's end: by admins"),
     ] = None,
     stage: Stage = "ranking",
     exclude_seen: bool | None = None,
@@ -171,7 +172,8 @@ async def forget(server: Running, user_id: UserId) -> dict[str, int]:
 
 
 async def _answer(server: Server, request: Request, ask: Ask) -> AnswerBody:
-    if ask.as_of is not None:  # the past is replayed from the log, and no budget ends that
+    log_end = max(one.recommender.bundle.dataset.log_end for one in server.deployments.now.variants)
+    if ask.as_of is not None and ask.as_of < log_end:  # the log is replayed, and no budget ends that
         refuse_without_token(request, admin=True)
     answer = await server.answer(partial(server.service.answer, ask))
     return AnswerBody.model_validate(answer)
