@@ -1,8 +1,10 @@
 """Threads, overload, figures for the operator, the probe, and the end."""
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -11,6 +13,7 @@ from fastapi.testclient import TestClient
 from watchnext.errors import ArtifactError, ConfigurationError
 from watchnext.serving.exchange import Ask
 from watchnext.serving.http import create_app
+from watchnext.serving.live import Filters
 from watchnext.serving.server import OverloadError, Server, ServerSettings
 
 PATIENT = 30.0
@@ -151,6 +154,23 @@ def test_the_probe_repeats_searches_of_the_bundle_that_serves(make, foreign_run,
     assert probed == []  # vectors of another bundle say nothing of this one's index
     server.service.answer(Ask("3", k=4))
     assert waited(lambda: probed) and probed[0] == 1
+
+
+def test_a_bundle_that_no_longer_serves_is_gone_at_once(make, foreign_run):
+    """Not when the interpreter next looks for circles: until then its files stay mapped."""
+    server = make()
+    first = weakref.ref(server.deployments.now.variants[0].recommender.live)
+    server.service.answer(Ask("3", k=4, filters=Filters(max_duration_seconds=1e6)))
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(2):
+            assert first() is not None
+            server.deployments.promote(foreign_run.bundle)
+            server.show_what_serves()
+        assert first() is None
+    finally:
+        gc.enable()
 
 
 def test_a_server_ends_in_the_middle_of_a_probe(make, monkeypatch):

@@ -2,6 +2,7 @@
 
 import copy
 import threading
+import weakref
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -80,8 +81,11 @@ class LiveBundle:
             open_artifact(bundle.artifact.path / "retrieval", "retrieval", verify=False), dataset.videos
         )
         self._changing = threading.Lock()
-        self._mask_of = lru_cache(_FILTERS_KEPT)(self._mask)
-        self._log_mask_of = lru_cache(_FILTERS_KEPT)(self._log_mask)
+        me = weakref.proxy(self)  # a bundle that no longer serves is to go at once, with its files
+        self._mask_of = lru_cache(_FILTERS_KEPT)(
+            lambda filters, num_uploads: LiveBundle._mask(me, filters, num_uploads)
+        )
+        self._log_mask_of = lru_cache(_FILTERS_KEPT)(lambda filters: LiveBundle._log_mask(me, filters))
         self._row_of = lru_cache(_ROWS_KEPT)(lambda one: int(dataset.vocabularies["videos"].rows_of([one])[0]))
 
     def apply(self, event: LiveEvent) -> None:

@@ -207,7 +207,7 @@ class Server:
         """Repeats some requests' searches by a full scan, and tells how much of the truth the index found."""
         while not self._ended.wait(self.settings.probe_seconds):
             live = self.deployments.now.variants[0].recommender.live
-            vectors = [vector for whose, vector in self.service.vectors if whose is live][-_PROBED_USERS:]
+            vectors = [vector for whose, vector in self.service.vectors if whose() is live][-_PROBED_USERS:]
             if vectors:
                 k = min(_PROBED_K, live.bundle.dataset.num_videos - 1)
                 try:

@@ -3,6 +3,7 @@
 import logging
 import time
 import uuid
+import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -67,7 +68,7 @@ class Service:
 
     def __post_init__(self) -> None:
         self._sources = SideBySide((self.threads + 2) * _MOST_SOURCES, self._source_timed)
-        self.vectors: list[tuple[LiveBundle, Float[Array, "dim"]]] = []
+        self.vectors: list[tuple[weakref.ref[LiveBundle], Float[Array, "dim"]]] = []
         self.num_candidates: list[int] = []
 
     def answer(self, ask: Ask) -> Answer:
@@ -171,7 +172,7 @@ class Service:
             with self.metrics.stage("user_vector"):
                 context = funnel.context(question)
                 user = funnel.live.generator.network.vectors_of(context)
-            self.vectors.append((funnel.live, user[0]))
+            self.vectors.append((weakref.ref(funnel.live), user[0]))
             del self.vectors[:-_REMEMBERED]
 
             def gather(jobs: Mapping[str, Job]) -> Mapping[str, Lists]:
