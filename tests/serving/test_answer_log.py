@@ -13,6 +13,7 @@ import pytest
 
 from watchnext import pipeline
 from watchnext.errors import ArtifactError, ConfigurationError, RequestError
+from watchnext.serving import answer_log
 from watchnext.serving.answer_log import AnswerLog
 from watchnext.serving.answered import Answered
 
@@ -270,6 +271,24 @@ def test_what_is_older_than_it_is_kept_is_removed(tmp_path, monkeypatch):
     (tmp_path / "answers-mine.parquet").unlink()
     assert {row["page_id"] for row in rows(tmp_path)} == {"page-2", "page-3", "page-4"}
     assert len(list(tmp_path.glob("candidates-*"))) == 3
+
+
+@pytest.mark.parametrize("gone", ["before it is looked at", "before it is written again"])
+def test_a_file_that_is_removed_while_somebody_is_erased_holds_nobody(log, monkeypatch, gone):
+    log.write(answered())
+    log.flush()
+    file = next(log.folder.glob("answers-*.parquet"))
+    kept = answer_log._locked
+
+    def removing(folder):
+        file.unlink()
+        return kept(folder)
+
+    if gone == "before it is looked at":
+        file.unlink()
+    else:
+        monkeypatch.setattr(answer_log, "_locked", removing)
+    assert answer_log._erase(file, "ann") == 0 and not file.exists()
 
 
 def test_two_who_erase_at_once_do_not_undo_each_other(log):

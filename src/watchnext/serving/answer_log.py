@@ -8,7 +8,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -175,17 +175,18 @@ class AnswerLog:
                 _write(candidates, self.folder / CANDIDATE_FILES.replace("*.parquet", name))
                 places = pa.Table.from_batches([one.places for one in written])
                 _write(places, self.folder / ANSWER_FILES.replace("*.parquet", name))
-                self._remove_old()
         except (OSError, pa.ArrowException) as full:
             self._drop(len(written), f"{len(written)} answers could not be written and were dropped: {full}.")
+        self._remove_old()
 
     def _remove_old(self) -> None:
         if self._kept_days is None:
             return
         first_kept = _written_at(time.time() - self._kept_days * _DAY_SECONDS)
-        for file in (*self.folder.glob(ANSWER_FILES), *self.folder.glob(CANDIDATE_FILES)):
-            if file.name.partition("-")[2] < first_kept:
-                file.unlink(missing_ok=True)
+        with suppress(OSError), _locked(self.folder):  # what could not be removed is tried again after the next file
+            for file in (*self.folder.glob(ANSWER_FILES), *self.folder.glob(CANDIDATE_FILES)):
+                if file.name.partition("-")[2] < first_kept:
+                    file.unlink()
 
     def _drop(self, count: int, why: str) -> None:
         with self._changed:
@@ -222,6 +223,8 @@ def _erase(file: Path, user_id: str) -> int:
     try:
         with file.open("rb") as stream:  # opened once: somebody else may put another in its place meanwhile
             found = pq.read_table(stream, columns=["user_id"], filters=theirs).num_rows
+    except FileNotFoundError:  # removed as too old meanwhile, and they with it
+        return 0
     except (pa.ArrowException, OSError) as damaged:
         raise ArtifactError(
             f"{file.name} of the answer log is damaged, so nobody can be erased from it: move it away and ask again."
@@ -229,6 +232,8 @@ def _erase(file: Path, user_id: str) -> int:
     if not found:
         return 0
     with _locked(file.parent):
+        if not file.exists():
+            return 0
         table = pq.read_table(file)
         others = table.filter(pc.fill_null(pc.not_equal(table["user_id"], user_id), True))
         _write(others, file)
