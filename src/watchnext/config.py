@@ -330,7 +330,9 @@ class EvaluationConfig(Checked):
 class ServingConfig(Checked):
     """How a request is answered."""
 
-    num_candidates: int = setting(500, "videos the network nominates for one request (§2)", least=1)
+    num_candidates: int = setting(
+        500, "videos that are ranked for one request (§2): the network's, but for what others nominate", least=1
+    )
     co_watch_quota: int = setting(50, "videos co-watched with the user's last watches, beside the network's", least=0)
     popular_quota: int = setting(20, "popular videos of the days before the request", least=0)
     fresh_quota: int = setting(20, "newest uploads, of the seven days before the request", least=0)

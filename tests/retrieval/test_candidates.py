@@ -58,6 +58,21 @@ def test_the_first_of_each_source_are_candidates_as_many_as_its_quota(generator,
         assert rows_of(found, user) == list(dict.fromkeys(wanted))
 
 
+@pytest.mark.parametrize("most", [1, 5, 12, 200])
+def test_of_more_than_most_the_networks_last_go_that_nobody_else_nominates(generator, small_context, excluded, most):
+    quotas = {"co_watch": 4, "popular": 3, "fresh": 2, "channels": 1}
+    whole = generator.candidates(small_context, Wish(K, excluded, quotas))
+    found = generator.candidates(small_context, Wish(K, excluded, quotas, most))
+    for user in range(20):
+        kept = rows_of(whole, user)
+        others = whole.rank[user, :, 1:]
+        within = ((others > 0) & (others <= list(quotas.values()))).any(axis=1)
+        nominated = dict(zip(whole.video_row[user].tolist(), within, strict=True))
+        while len(kept) > most and not all(nominated[row] for row in kept):
+            kept.remove([row for row in kept if not nominated[row]][-1])
+        assert rows_of(found, user) == kept[:most]
+
+
 def test_what_is_left_out_by_a_quota_still_tells_its_rank(generator, small_context):
     whole = generator.candidates(small_context, Wish(K))
     some = generator.candidates(small_context, Wish(K, quotas={"popular": 0}))

@@ -199,6 +199,15 @@ def test_a_source_without_quota_nominates_nobody(funnel_with):
     assert set(found.sources) == {"network", "co_watch", "popular", "fresh", "channels", "trending"}
 
 
+@pytest.mark.parametrize("stage", ["ranking", "retrieval"])
+def test_so_many_are_ranked_and_the_network_alone_brings_as_many(funnel_with, stage):
+    funnel = funnel_with(co_watch_quota=5)
+    question = asked_of(funnel, k=5, stage=stage)
+    found = funnel.candidates(question, funnel.context(question))
+    counts = (found.video_row > 0).sum(axis=1), found.nominated[:, :, 0].sum(axis=1)
+    assert (counts[stage == "retrieval"] == funnel.serving.num_candidates).all()
+
+
 def test_a_recommender_serves_what_its_settings_say(recommender):
     serving = dataclasses.replace(recommender.bundle.serving, max_per_channel=1)
     limited_one = Recommender(dataclasses.replace(recommender.bundle, serving=serving))

@@ -75,14 +75,15 @@ class Wish:
     """What is wanted of the sources for a batch of users.
 
     Every source lists `k` videos without its user's `excluded` ones; the first of them, as many as its quota says,
-    become candidates. A source without a quota may bring all. `allowed` says of every row whether it may come at all;
-    a row behind its end may not.
-    `gather` runs the sources.
+    become candidates. A source without a quota may bring all. Of more than `most` candidates the network's last go,
+    which no other source nominates. `allowed` says of every row whether it may come at all; a row behind its end may
+    not. `gather` runs the sources.
     """
 
     k: int
     excluded: RowLists | None = None
     quotas: Mapping[str, int] = field(default_factory=dict)
+    most: int | None = None
     allowed: Bool[Array, "_"] | None = None
     gather: Gather = one_by_one
 
@@ -128,7 +129,7 @@ class CandidateGenerator:
         users = self.network.vectors_of(context) if users is None else users
         nominations = self._nominations(context, users, wish, (*self.others, *self.beside))
         firsts = [rows[:, : wish.quotas.get(name, wish.k)] for name, (rows, _) in nominations.items()]
-        merged = [_distinct(np.concatenate([rows[user] for rows in firsts])) for user in range(len(context))]
+        merged = [_distinct([rows[user] for rows in firsts], wish.most) for user in range(len(context))]
         width = max((len(rows) for rows in merged), default=0)
         wide = [np.pad(rows, (0, width - len(rows))) for rows in merged]
         video_row = np.array(wide, dtype=np.int64).reshape(len(merged), width)
@@ -186,11 +187,20 @@ def _nominated(source: CandidateSource, context: UserContext, wish: Wish) -> Lis
     return rows, scores
 
 
-def _distinct(rows: Int[Array, "rows"]) -> Int[Array, "_"]:
-    """The distinct rows in order of first appearance, without row 0."""
-    _, first = np.unique(rows, return_index=True)
-    ordered = rows[np.sort(first)]
-    return ordered[ordered > 0]
+def _distinct(lists: RowLists, most: int | None) -> Int[Array, "_"]:
+    """The distinct rows in order of first appearance, without row 0, and without the last of the first list alone.
+
+    >>> _distinct([np.array([7, 3, 9, 4]), np.array([9, 5, 0])], 4).tolist()
+    [7, 3, 9, 5]
+    """
+    together = np.concatenate(lists)
+    _, first = np.unique(together, return_index=True)
+    rows = together[np.sort(first)]
+    rows = rows[rows > 0]
+    if most is None or len(rows) <= most:
+        return rows
+    alone = np.flatnonzero(~np.isin(rows, np.concatenate(lists[1:])))
+    return np.delete(rows, alone[most - len(rows) :])[:most]
 
 
 def without(rows: Int[Array, "batch width"], excluded: RowLists, k: int) -> Int[Array, "batch k"]:

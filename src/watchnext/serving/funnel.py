@@ -66,14 +66,14 @@ class Funnel:
         gather: Gather = one_by_one,
         users: Float[Array, "batch dim"] | None = None,
     ) -> Candidates:
-        """Gives what the sources nominate, by their quotas; the network's at least k. See `CandidateGenerator`."""
+        """Gives what the sources nominate, by their quotas, at least k. See `CandidateGenerator`."""
         serving = self.serving
         quotas = {
             name: getattr(serving, f"{name}_quota") for name in ("co_watch", "popular", "fresh", "channels", "trending")
         }
-        wish = Wish(
-            max(question.k, serving.num_candidates), self._struck(question, context), quotas, question.allowed, gather
-        )
+        k, struck = max(question.k, serving.num_candidates), self._struck(question, context)
+        most = k if question.stage == "ranking" else None
+        wish = Wish(k, struck, quotas, most, question.allowed, gather)
         return self.live.generator.candidates(context, wish, users)
 
     def popular(self, question: Question, context: UserContext) -> Candidates:
