@@ -87,7 +87,7 @@ def main() -> None:
     show(told, status["latency_ms"])
     asked_at_rate = told[f"{options.rate:g}"]
     print_result(
-        videos=len(videos),
+        videos=status["variants"][0]["num_videos"],
         requests_per_second=options.rate,
         **asked_at_rate,
         memory_bytes=own_bytes + mapped_bytes,
@@ -112,8 +112,8 @@ def made(folder: Path, videos: int) -> Path:
     return run.part("bundle")
 
 
-def limits_of(bundle: Path) -> tuple[float, list[str], range]:
-    """Gives the milliseconds of bare search, features and network, and the users and videos to ask for."""
+def limits_of(bundle: Path) -> tuple[float, list[str], list[Any]]:
+    """Gives the milliseconds of bare search, features and network, and some users and videos to ask for."""
     recommender = Recommender.open(bundle)
     funnel, dataset = recommender.funnel, recommender.bundle.dataset
     random = np.random.default_rng(1)
@@ -130,7 +130,8 @@ def limits_of(bundle: Path) -> tuple[float, list[str], range]:
         timed(lambda: funnel.predictions(inputs)),
     ]
     users = [str(one) for one in dataset.vocabularies["users"].ids_of(rows)]
-    return sum(parts), users, range(1, dataset.num_videos)
+    videos = dataset.vocabularies["videos"].ids_of(random.integers(1, dataset.num_videos, 5_000))
+    return sum(parts), users, videos
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -162,7 +163,7 @@ def started(bundle: Path, state: Path) -> tuple[subprocess.Popen[bytes], str, fl
 
 
 async def asked(
-    url: str, token: str, rate: float, seconds: float, users: list[str], videos: range, seed: int
+    url: str, token: str, rate: float, seconds: float, users: list[str], videos: list[Any], seed: int
 ) -> dict[str, Any]:
     """Sends requests at random moments, each in time however late others are; gives times and failures."""
     random = np.random.default_rng(seed)
@@ -177,7 +178,7 @@ async def asked(
             nonlocal failed, degraded
             await asyncio.sleep(max(0.0, began + moment - time.perf_counter()))
             if watches:
-                video = int(random.integers(videos.start, videos.stop))
+                video = videos[random.integers(len(videos))]
                 event = {"event_id": uuid.uuid4().hex, "kind": "watch", "user_id": user, "video_id": video}
                 call = client.post("/v1/events", json={"events": [event | {"watch_seconds": 60.0}]})
             else:

@@ -18,6 +18,7 @@ import uuid
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -64,7 +65,7 @@ def main() -> None:
 
 
 async def soaked(
-    url: str, token: str, rate: float, seconds: float, users: list[str], videos: range, other: Path, process_id: int
+    url: str, token: str, rate: float, seconds: float, users: list[str], videos: list[Any], other: Path, process_id: int
 ) -> tuple[Counter[str], list[tuple[int, int]]]:
     """Gives how many requests of each kind were sent, how many failed, and the memory as it was read."""
     random = np.random.default_rng(1)
@@ -75,7 +76,7 @@ async def soaked(
 
         async def one(kind: str, moment: float) -> None:
             await asyncio.sleep(max(0.0, began + moment - time.perf_counter()))
-            user, video = str(random.choice(users)), int(random.integers(videos.start, videos.stop))
+            user, video = str(random.choice(users)), videos[random.integers(len(videos))]
             counts[kind] += 1
             try:
                 answer = await sent(client, kind, user, video)
@@ -111,7 +112,7 @@ async def soaked(
     return counts, memory
 
 
-async def sent(client: httpx.AsyncClient, kind: str, user: str, video: int) -> httpx.Response:
+async def sent(client: httpx.AsyncClient, kind: str, user: str, video: Any) -> httpx.Response:
     """Sends one request of a kind."""
     if kind == "list":
         return await client.get("/v1/recommendations", params={"user_id": user, "k": K})

@@ -39,11 +39,6 @@ def file_of_pages(path: Path, num_bytes: int) -> mmap.mmap:
     return memory
 
 
-def read_at_random(array: np.ndarray) -> None:
-    """Tells the system that a mapped array is read at random places; nothing happens to one that is not mapped."""
-    _advise(array, "MADV_RANDOM")
-
-
 def read_soon(array: np.ndarray) -> None:
     """Reads a mapped array into memory in the background, and keeps it there; nothing happens to one not mapped.
 

@@ -112,8 +112,35 @@ def test_an_opened_index_answers_alike_and_reads_from_the_file(searched, tmp_pat
     opened = CellIndex.open(tmp_path)
     assert opened.effort == 1_234
     assert isinstance(opened._cells.scanned, np.memmap)
-    for one, other in zip(opened.search(users, K), index.with_effort(1_234).search(users, K), strict=True):
+    halves = CellIndex(index._cells, index.vectors.astype(np.float16), 1_234)
+    for one, other in zip(opened.search(users, K), halves.search(users, K), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_an_opened_index_scores_by_float16(searched, tmp_path):
+    index, _, users = searched
+    index.save(tmp_path)
+    opened = CellIndex.open(tmp_path)
+    assert opened.vectors.dtype == np.float16 and isinstance(opened.vectors, np.memmap)
+    rows, scores = opened.search(users, K)
+    terms = users[:, None, :].astype(np.float64) * index.vectors[rows]
+    error = np.abs(scores - terms.sum(axis=2))
+    assert (error <= np.abs(terms).sum(axis=2) / 2_000).all() and error.max() > 1e-6
+    few = np.isin(np.arange(30_001), np.unique(rows)[:100])  # scored one by one
+    for query in (users, users[:2]):
+        rows, scores = opened.search(query, 5, allowed=few)
+        assert few[rows].all()
+        products = np.einsum("qd,qkd->qk", query, opened.vectors[rows].astype(np.float32))
+        np.testing.assert_allclose(scores, products, rtol=1e-5, atol=1e-5)
+
+
+def test_vectors_too_long_for_float16_stay_as_they_are(tmp_path):
+    vectors, users = world(2_001, 16)
+    vectors[5] *= 1e6
+    CellIndex.build(vectors).save(tmp_path)
+    opened = CellIndex.open(tmp_path)
+    np.testing.assert_array_equal(opened.vectors, vectors)
+    assert opened.vectors.dtype == np.float32 and opened.search(users, 1)[0].max() <= 2_000
 
 
 def test_threads_do_not_share_their_working_memory(searched):
@@ -144,7 +171,7 @@ def test_lists_of_several_lengths_one_after_the_other(searched):
         assert (rows[:, 0] == exact.search(users[:3], 1)[0][:, 0]).all()
 
 
-def test_its_size_is_a_byte_a_component_and_little_more(searched):
+def test_its_size_is_half_a_byte_a_component_and_little_more(searched):
     index, _, _ = searched
-    codes = 30_000 * 32
+    codes = 30_000 * 32 // 2
     assert codes < index.num_bytes < 2 * codes

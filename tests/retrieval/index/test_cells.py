@@ -18,24 +18,20 @@ def vectors_like(num: int, dim: int, sigma: float = 0.3, seed: int = 0) -> np.nd
     return vectors.astype(np.float32)
 
 
-def decoded(cells: Cells) -> dict[int, np.ndarray]:
-    """The vector that each code stands for, read one byte at a time."""
-    dim, num_scanned, found = len(cells.step), cells.scanned_dims, {}
-    half = num_scanned // 2
+def decoded(cells: Cells) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """The leading components of the vector that each code stands for, and how far apart these codes are."""
+    dim, found = len(cells.step), {}
     for cell in range(len(cells.radius)):
         for number in range(cells.count[cell]):
             slot = int(cells.first_block[cell]) * LANES + number
             block, lane = divmod(slot, LANES)
             code = np.zeros(dim)
-            for group in range(num_scanned // 8):
+            for group in range(dim // 8):
                 for byte in range(4):
-                    upper = int(cells.scanned[block * LANES * half + group * LINE + lane * 4 + byte])
-                    lower = int(cells.others[slot * (dim - half) + 4 * group + byte])
-                    code[8 * group + byte] = (upper & 15) * 16 + (lower & 15)
-                    code[8 * group + 4 + byte] = (upper >> 4) * 16 + (lower >> 4)
-            code[num_scanned:] = cells.others[slot * (dim - half) + half : (slot + 1) * (dim - half)]
-            difference = cells.radius[cell] * cells.step * (code - 127.5)
-            found[int(cells.video_row[slot])] = cells.basis @ (centre_of(cells, cell) + difference)
+                    both = int(cells.scanned[block * LANES * dim // 2 + group * LINE + lane * 4 + byte])
+                    code[8 * group + byte], code[8 * group + 4 + byte] = both & 15, both >> 4
+            unit = cells.radius[cell] * cells.step
+            found[int(cells.video_row[slot])] = centre_of(cells, cell)[:dim] + unit * (code - 7.5), unit
     return found
 
 
@@ -43,7 +39,7 @@ def centre_of(cells: Cells, cell: int) -> np.ndarray:
     dim = cells.centre_dims
     block, lane = divmod(cell, LANES)
     lines = cells.centres[block * LANES * dim : (block + 1) * LANES * dim].reshape(dim // 4, LANES, 4)
-    centre = np.zeros(len(cells.step))
+    centre = np.zeros(len(cells.variance))
     centre[:dim] = lines[:, lane, :].reshape(-1).astype(float) - 128.0
     return centre * cells.centre_step
 
@@ -51,11 +47,13 @@ def centre_of(cells: Cells, cell: int) -> np.ndarray:
 @pytest.mark.parametrize("dim", [8, 20, 160])
 def test_every_vector_is_stored_once_and_its_code_stands_for_it(dim):
     vectors = vectors_like(700, dim)
-    found = decoded(build_cells(vectors, 32))
+    cells = build_cells(vectors, 32)
+    found = decoded(cells)
     assert sorted(found) == list(range(1, 700))
-    stored = np.array([found[row][:dim] for row in range(1, 700)])
-    error = np.linalg.norm(stored - vectors[1:], axis=1) / np.linalg.norm(vectors[1:], axis=1)
-    assert np.quantile(error, 0.9) < 0.03
+    stored, unit = (np.array([found[row][part] for row in range(1, 700)]) for part in (0, 1))
+    turned = np.pad(vectors[1:], ((0, 0), (0, -dim % 8))) @ cells.basis[:, : len(cells.step)]
+    steps_off = np.abs(stored - turned) / unit
+    assert (steps_off < 0.501).mean() > 0.98 and (steps_off < 0.25).mean() < 0.6  # the rest is cut
 
 
 def test_cells_hold_vectors_of_like_length():

@@ -1,9 +1,10 @@
-"""Byte products against integer arithmetic, by the processor's own instruction and by plain loops."""
+"""Byte products against integer arithmetic, by the processor's own instructions and by plain loops."""
 
 import numpy as np
 import pytest
 from numba import njit
 
+from watchnext.retrieval.index import lanes
 from watchnext.retrieval.index.lanes import (
     LANES,
     LINE,
@@ -13,19 +14,36 @@ from watchnext.retrieval.index.lanes import (
     has_byte_products,
     lowest_bit,
     scans,
+    ways,
 )
 
 WAYS = pytest.mark.parametrize(
-    "byte_products",
-    [False, pytest.param(True, marks=pytest.mark.skipif(not has_byte_products(), reason="no such instruction"))],
+    "way",
+    [
+        pytest.param(way, marks=pytest.mark.skipif(way not in ways(), reason="not by this processor"))
+        for way in ("vnni", "avx2", "plain")
+    ],
 )
+
+
+@pytest.mark.parametrize(
+    ("features", "expected"),
+    [
+        ({"avx2": True, "avx512f": True, "avx512vnni": True}, ["vnni", "avx2", "plain"]),
+        ({"avx2": True, "avx512f": True, "avx512vnni": False}, ["avx2", "plain"]),
+        ({"sse2": True}, ["plain"]),
+    ],
+)
+def test_the_fastest_way_that_a_processor_has_comes_first(monkeypatch, features, expected):
+    monkeypatch.setattr(lanes.binding, "get_host_cpu_features", lambda: features)
+    assert ways() == expected and has_byte_products() == (len(expected) > 1)
 
 
 @WAYS
 @pytest.mark.parametrize("halves", [False, True])
 @pytest.mark.parametrize("num_lines", [1, 2, 7, 32])
-def test_sixteen_products_are_those_of_integers(byte_products, halves, num_lines):
-    scan = scans(byte_products)[halves]
+def test_sixteen_products_are_those_of_integers(way, halves, num_lines):
+    scan = scans(way)[halves]
 
     @njit
     def called(codes, start, num_lines, query, offset, out, place):
@@ -44,15 +62,16 @@ def test_sixteen_products_are_those_of_integers(byte_products, halves, num_lines
     assert out.tolist() == [99] * LANES + expected.tolist()
 
 
-def test_extreme_bytes_do_not_saturate():
+@WAYS
+@pytest.mark.parametrize(("halves", "most"), [(False, 255), (True, 15)])
+def test_extreme_bytes_do_not_saturate(way, halves, most):
     codes = empty_bytes(32 * LINE)
     codes[:] = 255
-    query = np.full(128, -128, dtype=np.int8)
-    for way in {False, has_byte_products()}:
-        scan = scans(way)[0]
-        out = np.zeros(LANES, dtype=np.int32)
-        njit(lambda codes, query, out, scan=scan: scan(codes, 0, 32, query, np.int32(0), out, 0))(codes, query, out)
-        assert out.tolist() == [128 * 255 * -128] * LANES
+    num_codes = 32 * (8 if halves else 4)
+    query, out = np.full(num_codes, -128, dtype=np.int8), np.zeros(LANES, dtype=np.int32)
+    scan = scans(way)[halves]
+    njit(lambda codes, query, out: scan(codes, 0, 32, query, np.int32(0), out, 0))(codes, query, out)
+    assert out.tolist() == [num_codes * most * -128] * LANES
 
 
 @pytest.mark.parametrize(("bits", "place"), [(1, 0), (12, 2), (1 << 15, 15), (1 << 63, 63)])
@@ -68,8 +87,8 @@ def test_lines_begin_at_round_addresses(size):
 
 
 @WAYS
-def test_the_best_block_of_several_rows_is_kept_lane_by_lane(byte_products):
-    keep_best = comparison(byte_products)
+def test_the_best_block_of_several_rows_is_kept_lane_by_lane(way):
+    keep_best = comparison(way)
 
     @njit
     def called(codes, start, num_lines, rows, best, where, here):

@@ -1,4 +1,4 @@
-"""The approximate index of our own: cells of like vectors, scanned by half bytes, then by bytes, then exactly."""
+"""The approximate index of our own: cells of like vectors, scanned by half bytes, their best by the stored vectors."""
 
 import threading
 from dataclasses import fields
@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from watchnext.memory import read_at_random, read_soon
+from watchnext.memory import read_soon
 from watchnext.retrieval.index.cell_search import Scratch, nearest_in_cells
 from watchnext.retrieval.index.cells import Cells, build_cells
-from watchnext.retrieval.index.exact import ExactIndex, exact_scores, fill_short_lists, open_vectors
+from watchnext.retrieval.index.exact import ExactIndex, best_of, fill_short_lists, open_vectors, save_halves
 from watchnext.retrieval.index.protocol import CurvePoint, Lists, checked_queries
 from watchnext.retrieval.index.tuning import open_tuning, save_tuning
 from watchnext.shapes import Array, Bool, Float, Int, RowLists
@@ -25,7 +25,8 @@ _EVERYTHING = np.zeros(0, dtype=bool)
 class CellIndex:
     """Looks at up to `effort` of the vectors for one query, those in the cells that promise most.
 
-    What it finds is scored by the stored vectors, so scores are exact dot products. Videos that may not be found are
+    What it finds is scored by the stored vectors. On disk these are float16, half the memory of a server, wherever that
+    can hold them: dot products are then right to 1/2000 of what their terms are large. Videos that may not be found are
     passed over while cells are scanned. A query that finds fewer than k is answered by the exact scan, and so are all
     where so few videos are allowed that scoring each is faster.
     """
@@ -92,7 +93,7 @@ class CellIndex:
         """Writes the cells and the vectors."""
         for field in fields(Cells):
             np.save(folder / f"{field.name}.npy", getattr(self._cells, field.name))
-        np.save(folder / "vectors.npy", self.vectors)
+        save_halves(folder, self.vectors)
         save_tuning(folder, self)
 
     @classmethod
@@ -100,9 +101,8 @@ class CellIndex:
         """Maps what `save` wrote."""
         arrays = {field.name: np.load(folder / f"{field.name}.npy", mmap_mode="r") for field in fields(Cells)}
         vectors = open_vectors(folder)
-        for array in arrays.values():
+        for array in (*arrays.values(), vectors):
             read_soon(array)
-        read_at_random(vectors)
         return cls(Cells(**arrays), vectors, *open_tuning(folder))
 
     def _search_one(
@@ -122,10 +122,7 @@ class CellIndex:
         )
         if excluded is not None and len(excluded):
             struck[excluded] = False
-        scores = np.empty(len(rows), dtype=np.float32)
-        exact_scores(query, self.vectors, rows, scores)
-        order = np.lexsort((rows, -scores))[:k]
-        return rows[order].astype(np.int64), scores[order]
+        return best_of(query, self.vectors, rows, k)
 
     def _scratch(self, k: int) -> Scratch:
         """Working memory for lists of k, each thread its own."""

@@ -1,11 +1,9 @@
-"""One search among cells, compiled: plan, first pass, second pass, exact scores.
+"""One search among cells, compiled: a plan, then a scan; its best are scored by the stored vectors themselves.
 
 1. *Plan.* Every cell gets a bound: the query's product with the centre, and some standard deviations of its product
    with what a vector of the cell may differ. Cells are taken in order of the bound.
-2. *First pass.* Vectors are scored by half bytes of their leading components. The best stay in a list that is cut back
+2. *Scan.* Vectors are scored by the half bytes of their leading components. The best stay in a list that is cut back
    whenever it is full, and cells are skipped once their bound is below the k-th best so far.
-3. *Second pass.* Those that stayed are scored by their whole bytes.
-4. The best of these are scored by the stored vectors themselves.
 """
 
 from dataclasses import dataclass
@@ -16,16 +14,16 @@ from numba import njit
 
 from watchnext.native import fetch_ahead
 from watchnext.retrieval.index.cells import Cells
-from watchnext.retrieval.index.lanes import LANES, LINE, has_byte_products, lowest_bit, scans
+from watchnext.retrieval.index.lanes import LANES, LINE, lowest_bit, scans, ways
 from watchnext.shapes import Array, Bool, Float, Int
 
 _DEVIATIONS = 5.5
-_KEPT_BY_FIRST_PASS, _KEPT_BY_SECOND_PASS = 10, 1.6  # times k
+_KEPT = 8  # times k
 _FEWEST_KEPT = 200
 _BINS = 1024
 _LOWEST = np.float32(-1e30)
 
-_scan_bytes, _scan_halves = scans(has_byte_products())
+_scan_bytes, _scan_halves = scans(ways()[0])
 
 
 @dataclass(frozen=True)
@@ -40,14 +38,13 @@ class Scratch:
     order: Array
     bins: Array
     scores: Array
-    slots: Array
-    cells: Array
+    rows: Array
 
     @classmethod
     def of(cls, cells: Cells, k: int) -> "Scratch":
         """Gives enough for the k best."""
-        num_cells, dim = len(cells.radius), len(cells.step)
-        room = 3 * max(_KEPT_BY_FIRST_PASS * k, _FEWEST_KEPT) + LANES
+        num_cells, dim = len(cells.radius), len(cells.variance)
+        room = 3 * max(_KEPT * k, _FEWEST_KEPT) + LANES
         floats, ints = np.float32, np.int32
         return cls(
             np.zeros(dim, floats),
@@ -58,7 +55,6 @@ class Scratch:
             np.zeros(num_cells, ints),
             np.zeros(_BINS, ints),
             np.zeros(room, floats),
-            np.zeros(room, ints),
             np.zeros(room, ints),
         )
 
@@ -72,29 +68,23 @@ def nearest_in_cells(
     struck: Bool[Array, "_"],
     scratch: Scratch,
 ) -> Int[Array, "_"]:
-    """Gives the rows of a few more than k videos that score best by their codes, in no order.
+    """Gives the rows of some times k videos that score best by their codes, in no order.
 
     At most about `budget` vectors are looked at. `allowed` and `struck` say of each row whether it may be found and
     whether it may not; empty ones say nothing.
     """
-    wide = max(_KEPT_BY_FIRST_PASS * k, _FEWEST_KEPT)
-    narrow = max(int(_KEPT_BY_SECOND_PASS * k), min(_FEWEST_KEPT, k + 50))
+    wide = max(_KEPT * k, _FEWEST_KEPT)
     s = scratch
     num = _plan(
         query, cells.basis, cells.centre_step, cells.variance, cells.centres, cells.centre_dims, cells.radius,
         cells.count, np.float32(_DEVIATIONS), budget, s.query, s.bytes_of_query, s.products, s.base, s.bound, s.order,
         s.bins,
     )  # fmt: skip
-    found = _first_pass(
-        s.query, cells.step, cells.scanned, cells.scanned_dims, cells.radius, cells.first_block, cells.count,
-        cells.video_row, s.base, s.bound, s.order, num, wide, k, allowed, struck, s.bytes_of_query, s.products,
-        s.scores, s.slots, s.cells, s.bins,
+    found = _scan(
+        s.query, cells.step, cells.scanned, cells.radius, cells.first_block, cells.count, cells.video_row, s.base,
+        s.bound, s.order, num, wide, k, allowed, struck, s.bytes_of_query, s.products, s.scores, s.rows, s.bins,
     )  # fmt: skip
-    _second_pass(s.query, cells.step, cells.others, cells.scanned_dims, cells.radius, s.scores, s.slots, s.cells, found)
-    if found > narrow:
-        found = _kept(s.scores, s.slots, s.cells, found, _reached(s.scores, found, narrow, s.bins))
-    rows: Array = cells.video_row[s.slots[:found]]
-    return rows
+    return s.rows[:found]
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "nsz", "contract"})
@@ -195,11 +185,10 @@ def _plan(
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "nsz", "contract"})
 @no_type_check
-def _first_pass(
+def _scan(
     turned: Any,
     step: Any,
     scanned: Any,
-    num_scanned: int,
     radius: Any,
     first_block: Any,
     count: Any,
@@ -215,19 +204,18 @@ def _first_pass(
     ints: Any,
     products: Any,
     scores: Any,
-    slots: Any,
-    cells: Any,
+    rows: Any,
     bins: Any,
 ) -> int:  # pragma: no cover  # compiled
     """Scores by half bytes; leaves about the `wide` best in the lists, and gives how many."""
+    num_scanned = len(step)
     unit, total = np.float32(1e-30), 0
     for place in range(num_scanned):
-        unit = max(unit, abs(turned[place] * step[place] * np.float32(16.0)) / np.float32(127.0))
+        unit = max(unit, abs(turned[place] * step[place]) / np.float32(127.0))
     for place in range(num_scanned):
-        value = np.int32(np.rint(turned[place] * step[place] * np.float32(16.0) / unit))
+        value = np.int32(np.rint(turned[place] * step[place] / unit))
         total += value
         ints[place] = np.int8(value)
-    # A half byte h stands for the middle of sixteen bytes: 16·h + 7.5, less 127.5.
     offset = np.float32(7.5) * np.float32(total)
     nothing = np.int32(0)
     bytes_of_block = LANES * num_scanned // 2
@@ -258,57 +246,22 @@ def _first_pass(
             while bits:
                 lane = np.int64(lowest_bit(bits))
                 bits &= bits - np.uint64(1)
-                slot = block * LANES + lane
-                row = video_row[slot]
+                row = video_row[block * LANES + lane]
                 if (len(allowed) > 0 and not allowed[row]) or (len(struck) > 0 and struck[row]):
                     continue
                 scores[found] = base[cell] + scale * (np.float32(products[lane]) - offset)
-                slots[found] = slot
-                cells[found] = cell
+                rows[found] = row
                 found += 1
             if found > len(scores) - LANES:
                 least = _reached(scores, found, wide, bins)
                 kth = max(kth, _reached(scores, found, k, bins))
-                found = _kept(scores, slots, cells, found, least)
+                found = _kept(scores, rows, found, least)
                 if found > 2 * wide:  # nearly all in one bin: exactly, and of equals some
                     least = np.partition(scores[:found], found - wide)[found - wide]
-                    found = min(_kept(scores, slots, cells, found, least), 2 * wide)
+                    found = min(_kept(scores, rows, found, least), 2 * wide)
     if found > wide:
-        found = _kept(scores, slots, cells, found, _reached(scores, found, wide, bins))
+        found = _kept(scores, rows, found, _reached(scores, found, wide, bins))
     return found
-
-
-@njit(nogil=True, cache=True, fastmath={"reassoc", "nsz", "contract"})
-@no_type_check
-def _second_pass(
-    turned: Any, step: Any, others: Any, num_scanned: int, radius: Any, scores: Any, slots: Any, cells: Any, found: int
-) -> None:  # pragma: no cover  # compiled
-    """Adds what the lower halves and the other components say."""
-    dim, half = len(step), num_scanned // 2
-    width = dim - half
-    low, high, rest = np.empty(half, np.float32), np.empty(half, np.float32), np.empty(dim - num_scanned, np.float32)
-    offset = np.float32(0.0)
-    for group in range(num_scanned // 8):
-        for byte in range(4):
-            one, two = 8 * group + byte, 8 * group + 4 + byte
-            low[4 * group + byte], high[4 * group + byte] = turned[one] * step[one], turned[two] * step[two]
-            offset += (low[4 * group + byte] + high[4 * group + byte]) * np.float32(7.5)
-    for place in range(num_scanned, dim):
-        rest[place - num_scanned] = turned[place] * step[place]
-        offset += rest[place - num_scanned] * np.float32(127.5)
-    for place in range(found):
-        if place + 12 < found:
-            begin = np.int64(slots[place + 12]) * width
-            for byte in range(0, width, LINE):
-                fetch_ahead(others, begin + byte)
-        begin = np.int64(slots[place]) * width
-        halves, whole = others[begin : begin + half], others[begin + half : begin + width]
-        total = np.float32(0.0)
-        for byte in range(half):
-            total += low[byte] * np.float32(halves[byte] & 15) + high[byte] * np.float32(halves[byte] >> 4)
-        for byte in range(dim - num_scanned):
-            total += rest[byte] * np.float32(whole[byte])
-        scores[place] += radius[cells[place]] * (total - offset)
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "nsz", "contract"})
@@ -334,11 +287,11 @@ def _reached(scores: Any, found: int, wanted: int, bins: Any) -> Any:  # pragma:
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _kept(scores: Any, slots: Any, cells: Any, found: int, least: Any) -> int:  # pragma: no cover  # compiled
+def _kept(scores: Any, rows: Any, found: int, least: Any) -> int:  # pragma: no cover  # compiled
     """Moves those that reach `least` to the front; gives how many."""
     kept = 0
     for place in range(found):
-        score, slot, cell = scores[place], slots[place], cells[place]
-        scores[kept], slots[kept], cells[kept] = score, slot, cell
+        score = scores[place]
+        scores[kept], rows[kept] = score, rows[place]
         kept += score >= least
     return kept

@@ -1,9 +1,7 @@
-"""Cells of the approximate index: vectors of like length and direction, in codes that are read in two passes.
+"""Cells of the approximate index: vectors of like length and direction, in codes that are scanned.
 
-A vector is turned into principal components and belongs to one cell. Its difference from the cell's centre, in units
-of the cell's radius, is kept as a byte a component. The upper halves of the leading components' bytes lie apart, in
-blocks of sixteen vectors that a first pass scans; the lower halves and the other bytes are read only of vectors that
-the first pass lets through.
+A vector is turned into principal components and belongs to one cell. Of its difference from the cell's centre, in units
+of the cell's radius, the leading components are kept as half bytes, in blocks of sixteen vectors.
 
 The largest dot products are looked for, not the smallest angles, so cells are of one length first (buckets of the
 norm), of one direction then: the bound of a cell's best product is tight only where its vectors are alike in both.
@@ -18,7 +16,7 @@ from numba import njit
 
 from watchnext.native import even_parts, side_by_side
 from watchnext.progress import bar
-from watchnext.retrieval.index.lanes import LANES, LINE, ROWS_AT_ONCE, comparison, empty_bytes, has_byte_products
+from watchnext.retrieval.index.lanes import LANES, LINE, ROWS_AT_ONCE, comparison, empty_bytes, ways
 from watchnext.shapes import Array, Float, Int, UInt8
 
 _NORM_QUANTILES = (0.3, 0.6, 0.8, 0.9, 0.96, 0.99)
@@ -28,19 +26,20 @@ _VECTORS_OF_A_CELL_TO_LEARN_FROM = 32
 _ROUNDS = 5
 _CLUSTERED_DIMS, _SCANNED_DIMS, _CENTRE_DIMS = 64, 128, 128
 _AT_ONCE = 65_536
-_REACH_SCANNED, _REACH_OTHERS = 4.5, 5.0  # standard deviations that a code reaches, beyond which it is cut
+_REACH = 3.5  # standard deviations that a code reaches, beyond which it is cut
 _LONGEST_CENTRE = 6  # times the median, above which a centre is cut: one long vector spoils no other's
 _SHRINK = 8  # a cell's radius leans to its bucket's as if it had so many more vectors
 _TINY = 1e-12
 
-_keep_best = comparison(has_byte_products())
+_keep_best = comparison(ways()[0])
 
 
 @dataclass(frozen=True)
 class Cells:
     """The arrays of an index; `dim` is that of the vectors, rounded up to a multiple of 8.
 
-    Byte b of component j of a vector in cell c stands for centre[c, j] + radius[c]·step[j]·(b - 127.5).
+    Half byte h of component j of a vector in cell c stands for centre[c, j] + radius[c]·step[j]·(h - 7.5). `step` is of
+    the scanned components alone, `variance` of all, in units of the radius squared.
     """
 
     basis: Float[Array, "dim dim"]
@@ -49,21 +48,15 @@ class Cells:
     radius: Float[Array, "cells"]
     first_block: Int[Array, "offsets"]
     count: Int[Array, "cells"]
-    step: Float[Array, "dim"]
+    step: Float[Array, "scanned_dim"]
     variance: Float[Array, "dim"]
     video_row: Int[Array, "slots"]
     scanned: UInt8[Array, "_"]
-    others: UInt8[Array, "_"]
-
-    @property
-    def scanned_dims(self) -> int:
-        """How many components the first pass reads."""
-        return min(_SCANNED_DIMS, len(self.step))
 
     @property
     def centre_dims(self) -> int:
         """How many components a centre has; its others are zero."""
-        return min(_CENTRE_DIMS, len(self.step))
+        return min(_CENTRE_DIMS, len(self.variance))
 
 
 def build_cells(vectors: Float[Array, "videos dim"], num_cells: int, seed: int = 0) -> Cells:
@@ -87,21 +80,16 @@ def build_cells(vectors: Float[Array, "videos dim"], num_cells: int, seed: int =
         # ones, and would make the popular ones' bounds too low.
         differences, bucket = rest / radius[labels[some], None], learnt.buckets_of(labels[some])
         spread = np.max([differences[bucket == one].std(axis=0) for one in np.unique(bucket)], axis=0)
-        dim = len(basis)
-        num_scanned = min(_SCANNED_DIMS, dim)
-        reach = np.where(np.arange(dim) < num_scanned, _REACH_SCANNED, _REACH_OTHERS)
-        step = (np.maximum(spread, 1e-6) * reach / 127.5).astype(np.float32)
-        scanned = empty_bytes(len(video_row) * num_scanned // 2)
-        others = empty_bytes(len(video_row) * (dim - num_scanned // 2))
+        step = (np.maximum(spread[:_SCANNED_DIMS], 1e-6) * _REACH / 8).astype(np.float32)
+        scanned = empty_bytes(len(video_row) * len(step) // 2)
         for start, block in _blocks(vectors):
             part = slice(start, start + len(block))
-            arguments = (block @ basis, labels[part], places[part], stored, radius, step, num_scanned, scanned, others)
+            components = block @ basis[:, : len(step)]
+            arguments = (components, labels[part], places[part], stored, radius, step, scanned)
             side_by_side(_encode, even_parts(len(block), block.size), arguments)
             progress.advance(len(block))
     variance = (spread**2).astype(np.float32)
-    return Cells(
-        basis, centres, centre_step, radius, first_block, sums.count, step, variance, video_row, scanned, others
-    )
+    return Cells(basis, centres, centre_step, radius, first_block, sums.count, step, variance, video_row, scanned)
 
 
 @dataclass(frozen=True)
@@ -312,28 +300,20 @@ def _encode(
     stored: Any,
     radius: Any,
     step: Any,
-    num_scanned: int,
     scanned: Any,
-    others: Any,
     begin: int,
     end: int,
 ) -> None:  # pragma: no cover  # compiled
     dim = len(step)
-    half = num_scanned // 2
-    width = dim - half
     code = np.empty(dim, np.uint8)
     for row in range(begin, end):
         cell, place = labels[row], np.int64(places[row])
         for component in range(dim):
             difference = components[row, component] - stored[cell, component]
-            value = difference / (radius[cell] * step[component]) + np.float32(128.0)
-            code[component] = np.uint8(min(max(value, np.float32(0.0)), np.float32(255.0)))
-        line = (place // LANES) * LANES * half + (place % LANES) * 4
-        other = place * width
-        for group in range(num_scanned // 8):
+            value = difference / (radius[cell] * step[component]) + np.float32(8.0)
+            code[component] = np.uint8(min(max(value, np.float32(0.0)), np.float32(15.0)))
+        line = (place // LANES) * LANES * dim // 2 + (place % LANES) * 4
+        for group in range(dim // 8):
             for byte in range(4):
-                one, two = code[8 * group + byte], code[8 * group + 4 + byte]
-                scanned[line + group * LINE + byte] = (one >> 4) | (two & 0xF0)
-                others[other + 4 * group + byte] = (one & 15) | ((two & 15) << 4)
-        for component in range(num_scanned, dim):
-            others[other + half + component - num_scanned] = code[component]
+                lower, upper = code[8 * group + byte], code[8 * group + 4 + byte]
+                scanned[line + group * LINE + byte] = lower | (upper << 4)

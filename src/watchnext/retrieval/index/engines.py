@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,8 @@ _APPROXIMATE: dict[str, type[CellIndex] | type[FaissIndex] | type[ScannIndex]] =
 }
 _ENGINES = {"exact": ExactIndex, **_APPROXIMATE}
 _SHARDS = "shards"
-_VERSION = 1  # of the files; tests/retrieval/index/golden keeps one index of each version that is still read
+# Of each one's files; tests/retrieval/index/golden keeps one index of each version that is read.
+_VERSIONS = {"exact": 1, "cells": 2, "faiss": 1, "scann": 1, _SHARDS: 1}
 
 
 def build_index(vectors: Float[Array, "videos dim"], config: IndexConfig) -> BuiltIndex:
@@ -63,12 +65,12 @@ def save_index(index: BuiltIndex, folder: Path) -> None:
         for number, part in enumerate(index.parts):
             save_index(part.index, folder / str(number))
             np.save(folder / f"{number}-rows.npy", part.rows)
-        told = {"engine": _SHARDS, "shards": len(index.parts)}
+        told: dict[str, Any] = {"engine": _SHARDS, "shards": len(index.parts)}
     else:
         name = engine_of(index)
         _ENGINES[name].save(index, folder)  # type: ignore[arg-type]  # it is one of that engine
         told = {"engine": name}
-    (folder / "engine.json").write_text(json.dumps({"version": _VERSION, **told}))
+    (folder / "engine.json").write_text(json.dumps({"version": _VERSIONS[told["engine"]], **told}))
 
 
 def open_index(folder: Path) -> BuiltIndex:
@@ -80,11 +82,11 @@ def open_index(folder: Path) -> BuiltIndex:
     """
     told = json.loads((folder / "engine.json").read_text())
     name, version = told["engine"], told.get("version")
-    if version != _VERSION:
-        raise ArtifactError(f"{folder} has version {version}, {_VERSION} is read: run watchnext index again.")
+    if name not in _VERSIONS:
+        raise ArtifactError(f"{folder} was written by the engine {name!r}; known are {', '.join(_ENGINES)}.")
+    if version != _VERSIONS[name]:
+        raise ArtifactError(f"{folder} has version {version}, {_VERSIONS[name]} is read: run watchnext index again.")
     if name == _SHARDS:
         shards = range(told["shards"])
         return ShardedIndex([Part(open_index(folder / f"{n}"), np.load(folder / f"{n}-rows.npy")) for n in shards])
-    if name not in _ENGINES:
-        raise ArtifactError(f"{folder} was written by the engine {name!r}; known are {', '.join(_ENGINES)}.")
     return _ENGINES[name].open(folder)

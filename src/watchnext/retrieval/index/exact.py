@@ -10,7 +10,7 @@ import torch
 from numba import njit
 
 from watchnext.layers.tensors import tensor_on
-from watchnext.native import even_parts, fetch_ahead, side_by_side
+from watchnext.native import as_bits, even_parts, fetch_ahead, side_by_side, widened
 from watchnext.retrieval.index.protocol import Lists, checked_queries, padded
 from watchnext.retrieval.index.rounded import UpperBounds, rounded_products_are_fast
 from watchnext.retrieval.index.selection import RunningTop, TopOnDevice
@@ -22,13 +22,15 @@ _SCORES_AT_ONCE = {"cpu": 8_000_000, "cuda": 250_000_000}
 _QUERIES_WORTH_ROUNDING = 64
 _QUERIES_WORTH_PICKING = 4
 _BOUNDS_KEPT = 2  # times k
+_ROWS_SAVED_AT_ONCE = 65_536
 
 
 class ExactIndex:
     """Blocks of a matrix product, and the best of each; row 0 is never found.
 
-    On the CPU many queries at once are first bounded by products of rounded numbers. On another device the vectors
-    lie there, and of videos with equal scores any may be found.
+    The vectors may be float16; they are multiplied as float32. On the CPU many queries at once are first bounded by
+    products of rounded numbers. On another device the vectors lie there, and of videos with equal scores any may be
+    found.
     """
 
     is_exact = True
@@ -82,7 +84,7 @@ class ExactIndex:
         self, queries: Float[Array, "batch dim"], k: int, struck: "Struck", columns: Int[Array, "columns"] | None
     ) -> Lists:
         users = torch.from_numpy(queries).to(self._on_device.device)
-        return self._scan(lambda part: users @ self._on_device[part].T, len(queries), k, struck, columns)
+        return self._scan(lambda part: users @ self._on_device[part].float().T, len(queries), k, struck, columns)
 
     def _by_picking(
         self, queries: Float[Array, "batch dim"], k: int, struck: "Struck", columns: Int[Array, "columns"] | None
@@ -90,10 +92,7 @@ class ExactIndex:
         """Reads vectors where they lie, which is faster for one query than to copy them together."""
 
         def score(part: Tensor) -> Tensor:
-            scores = np.empty((len(queries), len(part)), dtype=np.float32)
-            for query, line in zip(queries, scores, strict=True):
-                exact_scores(query, self.vectors, part.numpy(), line)
-            return torch.from_numpy(scores)
+            return torch.from_numpy(np.stack([exact_scores(query, self.vectors, part.numpy()) for query in queries]))
 
         return self._scan(score, len(queries), k, struck, columns)
 
@@ -103,10 +102,10 @@ class ExactIndex:
         """Scores those with the highest bounds; where others might be as good, scores all."""
         bounds = UpperBounds(torch.from_numpy(queries))
         rows, highest = self._scan(
-            lambda part: bounds(self._on_device[part]), len(queries), _BOUNDS_KEPT * k, struck, columns
+            lambda part: bounds(self._on_device[part].float()), len(queries), _BOUNDS_KEPT * k, struck, columns
         )
         scores = np.where(np.isneginf(highest), highest, 0.0).astype(np.float32)
-        side_by_side(_score_lists, even_parts(len(rows), rows.size), (queries, self.vectors, rows, scores))
+        side_by_side(_score_lists, even_parts(len(rows), rows.size), (queries, as_bits(self.vectors), rows, scores))
         order = np.lexsort((rows, -scores), axis=1)[:, :k]
         rows, scores = np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1)
         unsure = np.flatnonzero(scores[:, -1] < bounds.at_most(highest[:, -1]))
@@ -138,21 +137,42 @@ class ExactIndex:
         return (places if columns is None or not count else columns[places]), best
 
 
+def exact_scores(
+    query: Float[Array, "dim"], vectors: Float[Array, "videos dim"], rows: Int[Array, "rows"]
+) -> Float[Array, "rows"]:
+    """Gives the dot product of the query with each of the rows of `vectors`."""
+    scores = np.empty(len(rows), dtype=np.float32)
+    _score(query, as_bits(vectors), rows, scores)
+    return scores
+
+
+def best_of(
+    query: Float[Array, "dim"], vectors: Float[Array, "videos dim"], rows: Int[Array, "rows"], k: int
+) -> tuple[Int[Array, "_"], Float[Array, "_"]]:
+    """Gives up to k of the rows with the highest dot products, best first, and these."""
+    scores = exact_scores(query, vectors, rows)
+    if len(rows) > k:
+        kept = scores >= np.partition(scores, -k)[-k]
+        rows, scores = rows[kept], scores[kept]
+    order = np.lexsort((rows, -scores))[:k]
+    return rows[order].astype(np.int64), scores[order]
+
+
 @njit(nogil=True, cache=True, fastmath={"reassoc", "nsz", "contract"})
 @no_type_check  # the tests' type checker would wrap it in what Numba cannot compile
-def exact_scores(query: Any, vectors: Any, rows: Any, scores: Any) -> None:  # pragma: no cover  # compiled
-    """Puts the dot product with each of the rows of `vectors` into `scores`."""
+def _score(query: Any, vectors: Any, rows: Any, scores: Any) -> None:  # pragma: no cover  # compiled
+    """The same into `scores`."""
     dim = vectors.shape[1]
     flat = vectors.reshape(-1)
     for place in range(len(rows)):
         if place + 6 < len(rows):
             begin = np.int64(rows[place + 6]) * dim
-            for component in range(0, dim, 16):
+            for component in range(0, dim, 64 // vectors.itemsize):
                 fetch_ahead(flat, begin + component)
         vector = vectors[rows[place]]
         total = np.float32(0.0)
         for component in range(dim):
-            total += query[component] * vector[component]
+            total += query[component] * widened(vector[component])
         scores[place] = total
 
 
@@ -166,7 +186,7 @@ def _score_lists(
         there = len(rows[query])
         while there > 0 and scores[query, there - 1] == -np.inf:
             there -= 1
-        exact_scores(queries[query], vectors, rows[query, :there], scores[query, :there])
+        _score(queries[query], vectors, rows[query, :there], scores[query, :there])
 
 
 def fill_short_lists(
@@ -222,3 +242,15 @@ def open_vectors(folder: Path) -> Float[Array, "videos dim"]:
     """Maps `vectors.npy` copy-on-write: PyTorch wants writable memory, the file stays as it is."""
     vectors: Array = np.load(folder / "vectors.npy", mmap_mode="c")
     return vectors
+
+
+def save_halves(folder: Path, vectors: Float[Array, "videos dim"]) -> None:
+    """Writes `vectors.npy` as float16, a block at a time; as they are where a number is too large for that."""
+    blocks = [slice(first, first + _ROWS_SAVED_AT_ONCE) for first in range(0, len(vectors), _ROWS_SAVED_AT_ONCE)]
+    if any(np.abs(vectors[block]).max(initial=0.0) > np.finfo(np.float16).max for block in blocks):
+        np.save(folder / "vectors.npy", vectors)
+        return
+    halves = np.lib.format.open_memmap(folder / "vectors.npy", "w+", np.float16, vectors.shape)
+    for block in blocks:
+        halves[block] = vectors[block]
+    halves.flush()

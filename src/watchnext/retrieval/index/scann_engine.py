@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from watchnext.errors import ArtifactError, ConfigurationError
-from watchnext.retrieval.index.exact import ExactIndex, exact_scores, fill_short_lists, open_vectors
+from watchnext.retrieval.index.exact import ExactIndex, best_of, fill_short_lists, open_vectors
 from watchnext.retrieval.index.protocol import CurvePoint, Lists, checked_queries
 from watchnext.retrieval.index.tuning import open_tuning, save_tuning
 from watchnext.shapes import Array, Bool, Float, Int, RowLists
@@ -95,7 +95,7 @@ class ScannIndex:
         rows, scores = np.zeros((len(queries), k), dtype=np.int64), np.full((len(queries), k), -np.inf, np.float32)
         for place, query in enumerate(queries):
             found = self._candidates(query, wanted, excluded[place] if excluded else None, allowed)
-            found, best = self._best(query, found, k)
+            found, best = best_of(query, self.vectors, found, k)
             rows[place, : len(found)], scores[place, : len(found)] = found, best
         fill_short_lists((rows, scores), self.vectors, queries, excluded, allowed)
         return rows, scores
@@ -133,18 +133,6 @@ class ScannIndex:
         if excluded is not None and len(excluded):
             rows = rows[~np.isin(rows, excluded)]
         return rows
-
-    def _best(
-        self, query: Float[Array, "dim"], rows: Int[Array, "_"], k: int
-    ) -> tuple[Int[Array, "width"], Float[Array, "width"]]:
-        """Gives up to k of the rows with the highest dot products, best first."""
-        scores = np.empty(len(rows), dtype=np.float32)
-        exact_scores(query, self.vectors, rows, scores)
-        if len(rows) > k:
-            best = np.argpartition(-scores, k)[:k]
-            rows, scores = rows[best], scores[best]
-        order = np.lexsort((rows, -scores))
-        return rows[order], scores[order]
 
 
 def _num_leaves(num_videos: int) -> int:
