@@ -65,6 +65,15 @@ def test_similar_videos_are_co_watched_then_near(live):
     assert near[0].score == pytest.approx(float(vectors[row] @ vectors[live.rows_of([near[0].video_id])[0]]), rel=1e-4)
 
 
+def test_stored_vectors_of_float16_score_as_float32(live):
+    halves = live.generator.video_vectors.astype(np.float16)
+    live.generator.video_vectors = halves
+    near = [place for place in similar(live, "5", 30) if "co_watch" not in place.sources]
+    vectors = halves.astype(np.float64)
+    rows, row = live.rows_of(ids(near)), live.rows_of(["5"])[0]
+    np.testing.assert_allclose([place.score for place in near], vectors[rows] @ vectors[row], rtol=1e-6)
+
+
 def test_blocked_videos_make_room(service, live):
     first = ids(similar(live, "5", 20))
     for video in first[:10]:

@@ -144,3 +144,9 @@ def test_vectors_of_both_are_found_by_row():
     assert found.tolist() == [[[-1, -2], [0, 1]], [[4, 5], [-1, -2]]]
     assert Overlaid(old, new[:0])[np.array([1])].tolist() == [[2, 3]]
     assert old.tolist() == [[0, 1], [2, 3], [4, 5]]
+
+
+def test_an_uploads_vector_is_not_rounded_among_stored_float16():
+    new = np.array([[0.1, -0.2]], dtype=np.float32)
+    found = Overlaid(np.ones((3, 2), dtype=np.float16), new)[np.array([3, 1])]
+    assert found.dtype == np.float32 and found.tolist() == [*new.tolist(), [1, 1]]

@@ -98,7 +98,7 @@ class Overlaid:
     def __getitem__(self, rows: Int[Array, "..."]) -> Float[Array, "... dim"]:
         """Gives the vectors of rows of any shape."""
         own = rows >= len(self.vectors)
-        found: Array = self.vectors[np.where(own, 0, rows)]
+        found: Array = self.vectors[np.where(own, 0, rows)].astype(np.float32)
         if own.any():
             found[own] = self.newer[rows[own] - len(self.vectors)]
         return found

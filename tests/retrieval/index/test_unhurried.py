@@ -8,7 +8,7 @@ from watchnext.retrieval.index.exact import ExactIndex
 from watchnext.retrieval.index.unhurried import UnhurriedScan
 
 RANDOM = np.random.default_rng(0)
-VECTORS = RANDOM.normal(size=(70, 8)).astype(np.float32)
+VECTORS = RANDOM.normal(size=(70, 8)).astype(np.float16).astype(np.float32)
 QUERIES = RANDOM.normal(size=(3, 8)).astype(np.float32)
 
 
@@ -17,14 +17,15 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(unhurried, "_ROWS_AT_ONCE", 16)
 
 
-@pytest.fixture(params=["memory", "file", "part of a file"])
+@pytest.fixture(params=["memory", "file", "file of float16", "part of a file"])
 def vectors(request, tmp_path):
     if request.param == "memory":
         return VECTORS
     more = np.concatenate([RANDOM.normal(size=(5, 8)).astype(np.float32), VECTORS])
-    np.save(tmp_path / "vectors.npy", VECTORS if request.param == "file" else more)
+    saved = {"file": VECTORS, "file of float16": VECTORS.astype(np.float16), "part of a file": more}[request.param]
+    np.save(tmp_path / "vectors.npy", saved)
     mapped = np.load(tmp_path / "vectors.npy", mmap_mode="c")
-    return mapped if request.param == "file" else mapped[5:]
+    return mapped[5:] if request.param == "part of a file" else mapped
 
 
 @pytest.mark.parametrize("k", [1, 9, 100])

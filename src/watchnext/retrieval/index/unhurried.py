@@ -46,7 +46,7 @@ class UnhurriedScan:
             if first:
                 self._rest(_RESTS * (time.perf_counter() - began))
                 began = time.perf_counter()
-            scores = torch.from_numpy(queries) @ torch.from_numpy(block).T
+            scores = torch.from_numpy(queries) @ torch.from_numpy(block).float().T
             if allowed is not None:
                 scores[:, torch.from_numpy(~allowed[first : first + len(block)])] = -torch.inf
             if first == 0:
