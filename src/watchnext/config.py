@@ -331,7 +331,7 @@ class ServingConfig(Checked):
     """How a request is answered."""
 
     num_candidates: int = setting(
-        500, "videos that are ranked for one request (§2): the network's, but for what others nominate", least=1
+        500, "videos that are ranked for one request (§2): those of other sources, the rest the network's", least=1
     )
     co_watch_quota: int = setting(50, "videos co-watched with the user's last watches, beside the network's", least=0)
     popular_quota: int = setting(20, "popular videos of the days before the request", least=0)

@@ -300,7 +300,7 @@ def test_an_opened_state_says_the_same_and_is_mapped(tmp_path):
     assert frozen(opened.read(*arguments)) == frozen(state.read(*arguments))
     assert frozen(opened.read(*arguments)) != frozen(empty().read(*arguments))
     assert counted(opened) == counted(state)
-    assert all(isinstance(counters.sums, np.memmap) for counters in opened.counters.values())
+    assert all(isinstance(counters.sums.base, np.memmap) for counters in opened.counters.values())
 
 
 def test_every_column_has_a_name_of_its_own():

@@ -10,6 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from watchnext.config import RankingConfig
 from watchnext.examples.quantiles import Quantiles
 from watchnext.features.inputs import RankingInputs
+from watchnext.ranking import runtime
 from watchnext.ranking.network import Predictions, RankingNetwork, RankingSizes
 from watchnext.ranking.runtime import Ranker, has_bfloat16
 
@@ -124,6 +125,25 @@ def test_who_else_is_asked_for_changes_nothing(wide_network, wide_inputs, precis
     together = ranker.predictions(inputs).score
     assert_array_equal(ranker.predictions(inputs.part(slice(3, 4))).score, together[3:4])
     assert_array_equal(ranker.predictions(of_candidates(inputs, [17])).score, together[:, [17]])
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_products_of_few_different_heights_are_made(wide_network, wide_inputs, monkeypatch, batch):
+    """For each height that oneDNN meets it keeps code: a server whose lists differ would grow by gigabytes."""
+    heights, call = set(), runtime._Layer.__call__
+
+    def told(layer, rows, bias=None):
+        heights.add(len(rows))
+        return call(layer, rows, bias)
+
+    monkeypatch.setattr(runtime._Layer, "__call__", told)
+    ranker, inputs = Ranker(wide_network, "float32"), wide_inputs(batch, 200)
+    expected = wide_network.predictions(inputs)
+    for count in range(65, 200, 3):
+        found = ranker.predictions(of_candidates(inputs, slice(0, count)))
+        part = Predictions(*(getattr(expected, name)[:, :count] for name in ("score", "expected_watch_seconds")))
+        assert_close(found, part, FLOAT32)
+    assert heights <= {batch, 128, 192, 256, batch * 128, batch * 192, batch * 256}
 
 
 @pytest.mark.parametrize("changes", [dict(powers=False), dict(tower=()), dict(tower=(8,)), dict(head_weight=0.0)])

@@ -32,7 +32,7 @@ def answered(request_id="page", user_id="ann", **changes):
         "scores": [3.0, 2.0, 1.0],
         "expected_watch_seconds": [30.0, 20.0, None],
         "sources": [("network", "trending"), ("network",), ()],
-        "candidate_ids": [9, 8, 7, 6],
+        "candidate_ids": ["9", "8", "7", "6"],
         "candidate_scores": np.array([0.5, 0.25, 0.125, 0.0], dtype=np.float32),
     }
     return Answered(**(told | changes))
@@ -190,7 +190,7 @@ def test_a_lost_folder_drops_answers_and_is_used_again(log, caplog):
 
 def test_a_full_disk_leaves_no_half_file(log, caplog):
     unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
-    log.write(answered(candidate_ids=range(10_000), candidate_scores=np.zeros(10_000, dtype=np.float32)))
+    log.write(answered(candidate_ids=["5"] * 10_000, candidate_scores=np.zeros(10_000, dtype=np.float32)))
     resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, unlimited[1]))
     try:
         log.flush()
@@ -328,7 +328,7 @@ def test_impossible_limits_are_refused(tmp_path, limit):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"scores": [1.0]}, {"sources": [()] * 4}, {"candidate_ids": [1]}, {"expected_watch_seconds": []}]
+    "changes", [{"scores": [1.0]}, {"sources": [()] * 4}, {"candidate_ids": ["1"]}, {"expected_watch_seconds": []}]
 )
 def test_an_answer_with_lists_of_unlike_lengths_is_refused(changes):
     with pytest.raises(RequestError, match="give each its own"):

@@ -201,7 +201,7 @@ def test_a_source_without_quota_nominates_nobody(funnel_with):
 
 @pytest.mark.parametrize("stage", ["ranking", "retrieval"])
 def test_so_many_are_ranked_and_the_network_alone_brings_as_many(funnel_with, stage):
-    funnel = funnel_with(co_watch_quota=5)
+    funnel = funnel_with(co_watch_quota=5, popular_quota=2, fresh_quota=2, channels_quota=1)
     question = asked_of(funnel, k=5, stage=stage)
     found = funnel.candidates(question, funnel.context(question))
     counts = (found.video_row > 0).sum(axis=1), found.nominated[:, :, 0].sum(axis=1)

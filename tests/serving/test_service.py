@@ -133,7 +133,7 @@ def test_a_new_budget_of_sources_counts_at_once(service, another, with_budget):
 
 def test_with_time_for_some_candidates_fewer_are_ranked(service):
     whole = service.answer(Ask(USER, k=K))
-    assert whole.degraded == () and service.num_candidates[-1] == 20
+    assert whole.degraded == () and service.num_candidates[-1] > 20
     service._seconds_per_candidate = 60.0 * 0.8 / 16
     answer = service.answer(Ask(USER, k=K))
     assert answer.degraded == ("fewer_candidates",) and len(ids(answer)) == K

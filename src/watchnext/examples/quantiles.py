@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from typing import Any, no_type_check
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from llvmlite import ir
@@ -16,7 +17,7 @@ _STEP = 16
 _COLUMNS_AT_ONCE = 32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Quantiles:
     """The cumulative distribution of each column, as knots and the level reached at each.
 
@@ -53,7 +54,11 @@ class Quantiles:
         >>> ages.normalised(np.array([[10.0], [15.0], [99.0], [np.nan]])).ravel().tolist()
         [0.0, 0.25, 1.0, 0.0]
         """
-        return Lookup.of(self, values.dtype.type).normalised(values)
+        lookups = _LOOKUPS.setdefault(self, {})
+        kind = values.dtype.type
+        if kind not in lookups:
+            lookups[kind] = Lookup.of(self, kind)
+        return lookups[kind].normalised(values)
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,9 @@ class Lookup:
         bounds = even_parts(values.shape[1], values.size)
         arguments = (columns, self.used, self.ends, self.keys, self.lines, rows, first, powers)
         side_by_side(_write, bounds, arguments)
+
+
+_LOOKUPS: WeakKeyDictionary[Quantiles, dict[type[np.floating[Any]], Lookup]] = WeakKeyDictionary()
 
 
 def with_powers(normalised: Float[Array, "rows features"]) -> Float[Array, "rows powers"]:

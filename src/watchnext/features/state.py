@@ -6,6 +6,7 @@ Questions are answered in two ways by the same compiled code: on the way through
 
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -119,17 +120,17 @@ class FeatureState:
         counters[_EVERYTHING] = Counters.empty(2, num)
         return cls(keys, horizons_seconds, settled_after_seconds, history_length, counters)
 
-    @property
+    @cached_property
     def horizons(self) -> tuple[str, ...]:
         """The horizons' names."""
         return (*(horizon_name(seconds) for seconds in self.horizons_seconds), "all")
 
-    @property
+    @cached_property
     def query_names(self) -> list[str]:
         """The names of `FeatureValues.query`."""
         return [*(f"{_EVERYTHING}.{name}" for name in record_names(self.horizons)), *user_names(self.horizons)]
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
         """The names of `FeatureValues.candidates`."""
         records = [f"{kind}.{name}" for kind in self.keys.kinds for name in record_names(self.horizons)]
@@ -218,11 +219,11 @@ class FeatureState:
         counters = {kind: Counters(**load_arrays(folder / kind, names)) for kind in self.counters}
         return FeatureState(self.keys, self.horizons_seconds, self.settled_after_seconds, self.history_length, counters)
 
-    @property
+    @cached_property
     def _rates(self) -> Float[Array, "horizons"]:
         return halvings_a_second(self.horizons_seconds)
 
-    @property
+    @cached_property
     def _record_width(self) -> int:
         return len(record_names(self.horizons))
 

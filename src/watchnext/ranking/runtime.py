@@ -18,6 +18,7 @@ from watchnext.shapes import Array, Float, Int, Tensor
 
 _ROWS_AT_ONCE = 1024
 _USUAL_ROWS = 512
+_ROWS_OF_A_STEP = 64
 _NUMBERS_OF_A_LINE = 32
 _IDS_AHEAD = 8
 
@@ -68,13 +69,13 @@ class Ranker:
 
     def _outputs(self, inputs: RankingInputs) -> Float[Tensor, "batch candidates outputs"]:
         batch, candidates = inputs.video_row.shape
-        rows = self.candidate_rows(inputs).reshape(batch, candidates, -1)
+        rows = pad(self.candidate_rows(inputs).reshape(batch, candidates, -1), (0, 0, 0, _padding_rows(candidates)))
         biases = self._query(self.query_rows(inputs))
         activations = [self._first(own, bias) for own, bias in zip(rows, biases, strict=True)]
         together = activations[0] if batch == 1 else torch.cat(activations)
         for layer in self._others:
             together = layer(together)
-        return together.reshape(batch, candidates, -1)
+        return together.reshape(batch, rows.shape[1], -1)[:, :candidates]
 
     def query_rows(self, inputs: RankingInputs) -> Float[Tensor, "batch inputs"]:
         """Gives what the first layer takes of each query, in the order of the network's inputs."""
@@ -159,6 +160,11 @@ def _padded(weight: Float[Tensor, "outputs inputs"]) -> Float[Tensor, "outputs _
 
 def _padding(num_inputs: int) -> int:
     return -num_inputs % _NUMBERS_OF_A_LINE
+
+
+def _padding_rows(candidates: int) -> int:
+    """Rows that make their number a usual one: oneDNN keeps a megabyte and a half of code for each that it meets."""
+    return -candidates % _ROWS_OF_A_STEP if candidates > _ROWS_OF_A_STEP else 0
 
 
 @njit(nogil=True, cache=True)

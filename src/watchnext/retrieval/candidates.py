@@ -75,9 +75,9 @@ class Wish:
     """What is wanted of the sources for a batch of users.
 
     Every source lists `k` videos without its user's `excluded` ones; the first of them, as many as its quota says,
-    become candidates. A source without a quota may bring all. Of more than `most` candidates the network's last go,
-    which no other source nominates. `allowed` says of every row whether it may come at all; a row behind its end may
-    not. `gather` runs the sources.
+    become candidates. A source without a quota may bring all. Of more than `most` candidates the network's last go that
+    no other source nominates, though half of `most` stay. `allowed` says of every row whether it may come at all; a row
+    behind its end may not. `gather` runs the sources.
     """
 
     k: int
@@ -188,7 +188,7 @@ def _nominated(source: CandidateSource, context: UserContext, wish: Wish) -> Lis
 
 
 def _distinct(lists: RowLists, most: int | None) -> Int[Array, "_"]:
-    """The distinct rows in order of first appearance, without row 0, and without the last of the first list alone.
+    """The distinct rows in order of first appearance, without row 0; beyond `most` without the first list's last.
 
     >>> _distinct([np.array([7, 3, 9, 4]), np.array([9, 5, 0])], 4).tolist()
     [7, 3, 9, 5]
@@ -200,7 +200,8 @@ def _distinct(lists: RowLists, most: int | None) -> Int[Array, "_"]:
     if most is None or len(rows) <= most:
         return rows
     alone = np.flatnonzero(~np.isin(rows, np.concatenate(lists[1:])))
-    return np.delete(rows, alone[most - len(rows) :])[:most]
+    gone = min(len(rows) - most, max(len(alone) - most // 2, 0))
+    return np.delete(rows, alone[len(alone) - gone :])
 
 
 def without(rows: Int[Array, "batch width"], excluded: RowLists, k: int) -> Int[Array, "batch k"]:

@@ -96,7 +96,8 @@ class UserTower(nn.Module):
     @torch.inference_mode()
     def vectors_of(self, context: UserContext) -> Float[Array, "batch dim"]:
         """Gives the user vectors for serving, as NumPy."""
-        self.eval()
+        if self.training:
+            self.eval()
         vectors: Tensor = self(context)
         return vectors.float().cpu().numpy()
 

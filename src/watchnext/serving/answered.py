@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
@@ -59,7 +60,7 @@ class Answered:
     scores: Sequence[float]
     expected_watch_seconds: Sequence[float | None]
     sources: Sequence[tuple[str, ...]]
-    candidate_ids: Sequence[int | str]
+    candidate_ids: pa.StringArray | Sequence[str]
     candidate_scores: Sequence[float] | Float[Array, "candidates"]
 
     def __post_init__(self) -> None:
@@ -97,7 +98,13 @@ class Answered:
             "timestamp": [self.timestamp],
             "bundle": [self.bundle],
             "variant": [self.variant],
-            "candidate_ids": [[str(one) for one in self.candidate_ids]],
-            "candidate_scores": [self.candidate_scores],
+            "candidate_ids": _one_list(self.candidate_ids, pa.string()),
+            "candidate_scores": _one_list(self.candidate_scores, pa.float32()),
         }
         return pa.RecordBatch.from_pydict(columns, schema=CANDIDATES)
+
+
+def _one_list(values: Any, kind: pa.DataType) -> pa.ListArray:
+    """A column with one list."""
+    column = values if isinstance(values, pa.Array) else pa.array(values, kind)
+    return pa.ListArray.from_arrays([0, len(column)], column)

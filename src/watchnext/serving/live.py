@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from watchnext.artifacts import open_artifact
 from watchnext.bundle.bundle import Bundle
@@ -132,6 +133,12 @@ class LiveBundle:
             as_written = videos.as_written(text)
             ids[place] = text if as_written is None else as_written
         return ids
+
+    def texts_of(self, rows: Int[Array, "videos"]) -> pa.Array:
+        """Gives the ids as text, for files; null for row 0."""
+        if rows.max(initial=0) < self.uploads.first_row:
+            return self.bundle.dataset.vocabularies["videos"].column_of(rows).cast(pa.string())
+        return pa.array([None if one is None else str(one) for one in self.ids_of(rows)], pa.string())
 
     def describe(self, rows: Int[Array, "videos"]) -> list[Described]:
         """Gives what is known of videos, uploads included."""

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi import Path as InPath
+from fastapi.responses import Response
 from pydantic import BaseModel
 
 from watchnext.errors import RequestError
@@ -62,7 +63,12 @@ async def readyz(server: Running) -> dict[str, str]:
     return {"status": "ready", "bundle": server.deployments.now.variants[0].version}
 
 
-@router.get("/v1/recommendations", tags=["recommendations"], responses={404: {"description": "an unknown user"}})
+@router.get(
+    "/v1/recommendations",
+    tags=["recommendations"],
+    response_model=AnswerBody,
+    responses={404: {"description": "an unknown user"}},
+)
 async def recommend_user(
     server: Running,
     request: Request,
@@ -79,14 +85,14 @@ async def recommend_user(
     categories: Annotated[list[Text], Query(description="only videos of these", max_length=100)] = [],  # noqa: B006
     channel_ids: Annotated[list[Text], Query(description="only videos of these", max_length=100)] = [],  # noqa: B006
     max_duration_seconds: Annotated[float | None, Query(gt=0, le=1e6, allow_inf_nan=False)] = None,
-) -> AnswerBody:
+) -> Response:
     """Gives the k best videos for a user, best first."""
     filters = Filters(tuple(filter(None, categories)), tuple(filter(None, channel_ids)), max_duration_seconds)
     return await _answer(server, request, Ask(user_id, None, k, as_of, stage, exclude_seen, surface, filters, explain))
 
 
-@router.post("/v1/recommendations", tags=["recommendations"])
-async def recommend_visitor(server: Running, request: Request, body: VisitorBody) -> AnswerBody:
+@router.post("/v1/recommendations", tags=["recommendations"], response_model=AnswerBody)
+async def recommend_visitor(server: Running, request: Request, body: VisitorBody) -> Response:
     """Gives the k best videos for somebody whose history comes with the request."""
     return await _answer(server, request, body.ask())
 
@@ -171,12 +177,13 @@ async def forget(server: Running, user_id: UserId) -> dict[str, int]:
     return {"forgotten_events": await server.in_thread(partial(server.service.forget, user_id))}
 
 
-async def _answer(server: Server, request: Request, ask: Ask) -> AnswerBody:
+async def _answer(server: Server, request: Request, ask: Ask) -> Response:
     log_end = max(one.recommender.bundle.dataset.log_end for one in server.deployments.now.variants)
     if ask.as_of is not None and ask.as_of < log_end:  # the log is replayed, and no budget ends that
         refuse_without_token(request, admin=True)
     answer = await server.answer(partial(server.service.answer, ask))
-    return AnswerBody.model_validate(answer)
+    body = AnswerBody.model_validate(answer).model_dump_json()  # once: FastAPI would check and write it again
+    return Response(body, media_type="application/json")
 
 
 async def _blocked(server: Server, video_id: str, body: BlockBody | None, kind: Any) -> None:

@@ -274,8 +274,8 @@ class Service:
                 [place.score for place in answer.recommendations],
                 [place.expected_watch_seconds for place in answer.recommendations],
                 [place.sources for place in answer.recommendations],
-                variant.recommender.live.ids_of(found.candidates.video_row[0][kept]),
-                found.candidates.network_score[0][kept].tolist(),
+                variant.recommender.live.texts_of(found.candidates.video_row[0][kept]),
+                found.candidates.network_score[0][kept],
             )
         )  # fmt: skip
 

@@ -21,7 +21,7 @@ def oracle(vectors: np.ndarray, query: np.ndarray, k: int, excluded: set[int]) -
 def test_it_finds_what_sorting_everything_finds(data):
     seed, num_videos, k = (data.draw(st.integers(low, high)) for low, high in ((0, 999), (2, 40), (1, 50)))
     random = np.random.default_rng(seed)
-    vectors = random.normal(size=(num_videos, 5)).astype(np.float32)
+    vectors = random.normal(size=(num_videos, 5)).astype(data.draw(st.sampled_from([np.float32, np.float16])))
     queries = random.normal(size=(3, 5)).astype(np.float32)
     excluded = [data.draw(st.sets(st.integers(0, num_videos - 1))) for _ in range(3)]
     lists = [random.permutation(sorted(rows)).astype(np.int64) for rows in excluded]

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from watchnext.memory import read_soon
+from watchnext.native import even_parts, side_by_side
 from watchnext.retrieval.index.cell_search import Scratch, nearest_in_cells
 from watchnext.retrieval.index.cells import Cells, build_cells
 from watchnext.retrieval.index.exact import ExactIndex, best_of, fill_short_lists, open_vectors, save_halves
@@ -82,10 +83,14 @@ class CellIndex:
             return ExactIndex(self.vectors).search(queries, k, excluded, allowed)
         wanted = max(min(k, len(self.vectors) - 1), 1)
         rows, scores = np.zeros((len(queries), k), dtype=np.int64), np.full((len(queries), k), -np.inf, np.float32)
-        for place, query in enumerate(queries):
-            left_out = excluded[place] if excluded else None
-            found = self._search_one(query, wanted, left_out, allowed, budget)
-            rows[place, : len(found[0])], scores[place, : len(found[0])] = found
+
+        def search_some(first: int, last: int) -> None:
+            for place in range(first, last):
+                left_out = excluded[place] if excluded else None
+                found = self._search_one(queries[place], wanted, left_out, allowed, budget)
+                rows[place, : len(found[0])], scores[place, : len(found[0])] = found
+
+        side_by_side(search_some, even_parts(len(queries), len(queries) * budget), ())
         fill_short_lists((rows, scores), self.vectors, queries, excluded, allowed)
         return rows, scores
 

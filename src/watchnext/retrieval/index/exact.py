@@ -102,7 +102,7 @@ class ExactIndex:
         """Scores those with the highest bounds; where others might be as good, scores all."""
         bounds = UpperBounds(torch.from_numpy(queries))
         rows, highest = self._scan(
-            lambda part: bounds(self._on_device[part].float()), len(queries), _BOUNDS_KEPT * k, struck, columns
+            lambda part: bounds(self._on_device[part]), len(queries), _BOUNDS_KEPT * k, struck, columns
         )
         scores = np.where(np.isneginf(highest), highest, 0.0).astype(np.float32)
         side_by_side(_score_lists, even_parts(len(rows), rows.size), (queries, as_bits(self.vectors), rows, scores))
