@@ -295,7 +295,8 @@ def test_an_opened_state_says_the_same_and_is_mapped(tmp_path):
     log, asked = Log.random(6), Questions.random(6, [END])
     state = replayed(log)
     state.save(tmp_path)
-    opened = empty().opened(tmp_path)
+    of = empty()
+    opened = FeatureState.open(tmp_path, of.keys, of.horizons_seconds, of.settled_after_seconds, of.history_length)
     arguments = (log.events, asked.user, asked.moment, asked.video[:, None])
     assert frozen(opened.read(*arguments)) == frozen(state.read(*arguments))
     assert frozen(opened.read(*arguments)) != frozen(empty().read(*arguments))
@@ -352,13 +353,14 @@ def test_keys_of_a_table_of_videos():
     assert keys.widths.tolist() == [1, 1, 1, 1, 2]
     assert keys.sizes == (3, 3, 4, 5, 8)
     assert keys.rows.tolist() == [[0, 0, 0, 0, 0, 0], [1, 2, 3, 1, 5, 6], [2, 1, 0, 4, 7, 0]]
-    assert_array_equal(keys.of_kind("language"), [[0], [1], [4]])
-    assert_array_equal(keys.of_kind("tags"), [[0, 0], [5, 6], [7, 0]])
+    assert keys.of_videos(np.array([2, 0, 2])).tolist() == keys.rows[[2, 0, 2]].tolist()
+    assert_array_equal(keys.rows[:, keys.places_of("language")], [[0], [1], [4]])
+    assert_array_equal(keys.rows[:, keys.places_of("tags")], [[0, 0], [5, 6], [7, 0]])
 
 
 def test_a_kind_lies_behind_the_columns_of_those_before_it():
-    keys = Keys(("video", "tags", "channel"), np.array([1, 2, 1]), (9, 9, 9), np.array([[1, 5, 6, 2]], dtype=np.int32))
-    assert [keys.of_kind(kind).tolist() for kind in keys.kinds] == [[[1]], [[5, 6]], [[2]]]
+    keys = Keys(("video", "tags", "channel"), np.array([1, 2, 1]), 1, (np.array([[5, 6]]), np.array([[2]])))
+    assert [keys.rows[:, keys.places_of(kind)].tolist() for kind in keys.kinds] == [[[0]], [[5, 6]], [[2]]]
 
 
 def test_a_category_may_have_the_name_of_a_kind_of_ours():
@@ -367,7 +369,7 @@ def test_a_category_may_have_the_name_of_a_kind_of_ours():
     keys = Keys.of(video_table([0, 9, 9], [[0] * 5, [1, 2, 3, 4, 5], [2, 3, 4, 5, 6]], [[0], [1], [0]]), categories)
     state = FeatureState.empty(keys, HORIZONS, 0.0, 5)
     assert [len(state.counters[kind].sums) for kind in keys.kinds] == [3, 10, 3, 4, 5, 6, 7, 2]
-    assert [keys.of_kind(kind)[1, 0] for kind in keys.kinds] == [1, 9, 1, 2, 3, 4, 5, 1]
+    assert [keys.rows[1, keys.places_of(kind)][0] for kind in keys.kinds] == [1, 9, 1, 2, 3, 4, 5, 1]
     names = [*state.query_names, *state.names]
     assert len(set(names)) == len(names)
     assert any(name.startswith("language.") for name in names)

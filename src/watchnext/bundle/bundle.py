@@ -10,7 +10,7 @@ from watchnext.artifacts import Artifact, open_artifact, writing
 from watchnext.config import FeaturesConfig, ServingConfig, from_mapping
 from watchnext.errors import ArtifactError
 from watchnext.events.dataset import Dataset
-from watchnext.features.spec import FeatureSpec, empty_state
+from watchnext.features.spec import FeatureSpec, open_state
 from watchnext.features.state import FeatureState
 from watchnext.ranking.runtime import Ranker
 from watchnext.ranking.saved import open_ranker
@@ -57,7 +57,7 @@ class Bundle:
         network = saved_retrieval.open_model(parts["retrieval"], dataset.videos)
         generator = open_sources(network, path / "index")
         features = from_mapping(FeaturesConfig, parts["ranking"].facts["features"], "features")
-        state = empty_state(dataset, features).opened(path / "ranking" / "state")
+        state = open_state(path / "ranking" / "state", dataset, features)
         return cls(
             artifact,
             dataset,

@@ -3,6 +3,7 @@
 import difflib
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 import numpy as np
 
@@ -83,5 +84,14 @@ def durations_of(dataset: Dataset) -> Float[Array, "videos"]:
 
 def empty_state(dataset: Dataset, config: FeaturesConfig) -> FeatureState:
     """Gives the memory that the settings ask for, of nothing yet."""
+    return FeatureState.empty(*_shape_of_state(dataset, config))
+
+
+def open_state(folder: Path, dataset: Dataset, config: FeaturesConfig) -> FeatureState:
+    """Maps the memory that was saved in `folder`."""
+    return FeatureState.open(folder, *_shape_of_state(dataset, config))
+
+
+def _shape_of_state(dataset: Dataset, config: FeaturesConfig) -> tuple[Keys, tuple[float, ...], float, int]:
     keys = Keys.of(dataset.videos, dataset.video_categories)
-    return FeatureState.empty(keys, config.horizons_seconds, config.habit_lag_days * 86_400, config.history_length)
+    return keys, config.horizons_seconds, config.habit_lag_days * 86_400, config.history_length

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -32,32 +31,48 @@ _WORK_OF_A_CANDIDATE = 100
 class Keys:
     """The keys of each video, side by side: itself, its channel, its categories, its tags.
 
-    Kind i has `widths[i]` columns of `rows`, and keys below `sizes[i]`; key 0 is none.
+    Kind i has `widths[i]` columns; key 0 is none. `columns` are those of all kinds but the first, as they lie in the
+    table of videos: of ten million videos only those that are asked for are put together.
     """
 
     kinds: tuple[str, ...]
     widths: Int[Array, "kinds"]
-    sizes: tuple[int, ...]
-    rows: Int[Array, "videos keys"]
+    num_videos: int
+    columns: tuple[Int[Array, "videos _"], ...]
 
     @classmethod
     def of(cls, videos: VideoTable, categories: list[str]) -> "Keys":
-        """Gathers them from the table of videos; a category with the name of a kind of ours gets another."""
+        """Takes them from the table of videos; a category with the name of a kind of ours gets another."""
         named = [f"{name}_category" if name in _OUR_KINDS else name for name in categories]
-        own = np.arange(len(videos.channel_row))[:, None]
-        one_by_one = [column[:, None] for column in np.asarray(videos.categorical).T]
-        columns = [own, np.asarray(videos.channel_row)[:, None], *one_by_one, np.asarray(videos.tag_rows)]
-        widths = np.array([column.shape[1] for column in columns])
-        rows = np.empty((len(own), widths.sum()), dtype=np.int32)
-        np.concatenate(columns, axis=1, out=rows, casting="same_kind")
-        sizes = tuple(int(column.max(initial=0)) + 1 for column in columns)
-        return cls(("video", "channel", *named, "tags"), widths, sizes, rows)
+        columns = (videos.channel_row[:, None], *(column[:, None] for column in videos.categorical.T), videos.tag_rows)
+        widths = np.array([1, *(column.shape[1] for column in columns)])
+        return cls(("video", "channel", *named, "tags"), widths, len(videos.channel_row), columns)
 
-    def of_kind(self, kind: str) -> Int[Array, "videos _"]:
-        """Gives the columns of one kind."""
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """One more than the largest key of each kind."""
+        return (self.num_videos, *(int(column.max(initial=0)) + 1 for column in self.columns))
+
+    @cached_property
+    def rows(self) -> Int[Array, "videos keys"]:
+        """The keys of all videos, for replaying a log."""
+        return self.of_videos(np.arange(self.num_videos))
+
+    def of_videos(self, rows: Int[Array, "rows"]) -> Int[Array, "rows keys"]:
+        """Gives the keys of some videos."""
+        found = np.empty((len(rows), self.widths.sum()), dtype=np.int32)
+        found[:, 0] = rows
+        last = 1
+        for column in self.columns:
+            found[:, last : last + column.shape[1]] = column[rows]
+            last += column.shape[1]
+        return found
+
+    def places_of(self, kind: str) -> slice:
+        """Gives where the keys of one kind stand among all."""
         place = self.kinds.index(kind)
         first = int(self.widths[:place].sum())
-        return self.rows[:, first : first + self.widths[place]]
+        return slice(first, first + int(self.widths[place]))
 
 
 @dataclass(frozen=True)
@@ -136,6 +151,20 @@ class FeatureState:
         records = [f"{kind}.{name}" for kind in self.keys.kinds for name in record_names(self.horizons)]
         return records + [name for kind in self.keys.kinds for name in pair_names(kind, self.horizons)]
 
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        keys: Keys,
+        horizons_seconds: tuple[float, ...],
+        settled_after_seconds: float,
+        history_length: int,
+    ) -> "FeatureState":
+        """Maps the counters that `save` wrote."""
+        names = tuple(spec.name for spec in fields(Counters))
+        counters = {kind: Counters(**load_arrays(folder / kind, names)) for kind in (*keys.kinds, _EVERYTHING)}
+        return cls(keys, horizons_seconds, settled_after_seconds, history_length, counters)
+
     def read(
         self,
         events: UserEvents,
@@ -145,14 +174,24 @@ class FeatureState:
     ) -> FeatureValues:
         """Gives the features of users' candidates; each moment is to be later than all that was counted."""
         values = self._room(video_row)
-        kinds = [_EVERYTHING, *self.keys.kinds]
-        for kind in kinds:
-            asked = video_row if kind != _EVERYTHING else np.zeros((len(moment), 1), dtype=np.int64)
-            arguments = (*vars(self.counters[kind]).values(), self._rates, self._keys(kind), moment, asked)
+        starts, ends = self._windows(events, user_row, moment)
+        last = np.cumsum(ends - starts)
+        first = last - (ends - starts)
+        places = np.arange((ends - starts).sum()) + np.repeat(starts - first, ends - starts)
+        # Videos are numbered anew, by where they stand: those of the users' pasts, then the candidates.
+        keys = self.keys.of_videos(np.concatenate([events.video_row[places], video_row.ravel()]))
+        numbers = np.arange(len(keys))
+        candidates = numbers[len(places) :].reshape(video_row.shape)
+        for kind in (_EVERYTHING, *self.keys.kinds):
+            asked = candidates if kind != _EVERYTHING else np.zeros((len(moment), 1), dtype=np.int64)
+            own = keys[:, self.keys.places_of(kind)] if kind != _EVERYTHING else np.ones((1, 1), dtype=np.int32)
+            arguments = (*vars(self.counters[kind]).values(), self._rates, own, moment, asked)
             arguments += (self._priors(kind, values), self._records(kind, values))
             side_by_side(read_records, even_parts(len(moment), asked.size * _WORK_OF_A_CANDIDATE), arguments)
-        arguments = (*self._pasts(events, user_row, moment), video_row, self.keys.rows, self.keys.widths)
-        arguments += (self.counters["video"].sums, self._priors("user", values), *self._past_columns(values))
+        past = [column[places] for column in _past_columns(events)]
+        arguments = (numbers[: len(places)], *past, first, last, moment, self.settled_after_seconds, self._rates)
+        arguments += (candidates, keys, self.keys.widths, self.counters["video"].sums, self._priors("user", values))
+        arguments += self._columns_of_pasts(values)
         side_by_side(read_pasts, even_parts(len(moment), video_row.size * _WORK_OF_A_CANDIDATE), arguments)
         return values
 
@@ -178,12 +217,14 @@ class FeatureState:
         values = self._room(video_row)
         order = np.argsort(moment, kind="stable")
         asked_at = moment[order]
+        past = (events.video_row, *_past_columns(events), *self._windows(events, user_row, moment), moment)
+        nothing_else = np.ones((self.keys.num_videos, 1), dtype=np.int32)
 
         def count(kind: str) -> None:
             of = video_row[:, 0] if kind != _EVERYTHING else np.zeros(len(order), dtype=np.int64)
-            keys = self._keys(kind) if kind != _EVERYTHING else np.ones((len(self.keys.rows), 1), dtype=np.int32)
+            own = self.keys.rows[:, self.keys.places_of(kind)] if kind != _EVERYTHING else nothing_else
             replay(
-                *vars(happened).values(), until, keys, *vars(self.counters[kind]).values(), self._rates, asked_at,
+                *vars(happened).values(), until, own, *vars(self.counters[kind]).values(), self._rates, asked_at,
                 order, of, self._priors(kind, values), self._records(kind, values),
             )  # fmt: skip
 
@@ -192,8 +233,8 @@ class FeatureState:
             replay_pasts(
                 happened.video_row, happened.completed, happened.clicked, happened.outcome, happened.known_at,
                 outcomes.sums, outcomes.faded_at, outcomes.completed_at, asked_at[part].copy(), order[part].copy(),
-                *self._pasts(events, user_row, moment), video_row, self.keys.rows, self.keys.widths,
-                self._priors("user", values), *self._past_columns(values),
+                *past, self.settled_after_seconds, self._rates, video_row, self.keys.rows, self.keys.widths,
+                self._priors("user", values), *self._columns_of_pasts(values),
             )  # fmt: skip
 
         threads = torch.get_num_threads()
@@ -213,12 +254,6 @@ class FeatureState:
         for kind, counters in self.counters.items():
             save_arrays(folder / kind, vars(counters))
 
-    def opened(self, folder: Path) -> "FeatureState":
-        """Gives this state with the counters that `save` wrote, mapped."""
-        names = tuple(spec.name for spec in fields(Counters))
-        counters = {kind: Counters(**load_arrays(folder / kind, names)) for kind in self.counters}
-        return FeatureState(self.keys, self.horizons_seconds, self.settled_after_seconds, self.history_length, counters)
-
     @cached_property
     def _rates(self) -> Float[Array, "horizons"]:
         return halvings_a_second(self.horizons_seconds)
@@ -226,9 +261,6 @@ class FeatureState:
     @cached_property
     def _record_width(self) -> int:
         return len(record_names(self.horizons))
-
-    def _keys(self, kind: str) -> Int[Array, "videos _"]:
-        return self.keys.of_kind(kind) if kind != _EVERYTHING else np.ones((1, 1), dtype=np.int32)
 
     def _room(self, video_row: Int[Array, "batch candidates"]) -> FeatureValues:
         batch, candidates = video_row.shape
@@ -242,7 +274,7 @@ class FeatureState:
         first = self.keys.kinds.index(kind) * self._record_width
         return values.candidates[:, :, first : first + self._record_width]
 
-    def _past_columns(self, values: FeatureValues) -> tuple[Array, Array]:
+    def _columns_of_pasts(self, values: FeatureValues) -> tuple[Array, Array]:
         """Where a user's past goes: on its own, and with the candidates."""
         return (
             values.query[:, self._record_width :],
@@ -256,12 +288,17 @@ class FeatureState:
             return np.zeros((len(values.query), len(MEANS) + width), dtype=np.float32)
         return values.query[:, [*(width * (place + 2) - 1 for place in range(len(MEANS))), *range(width)]]
 
-    def _pasts(self, events: UserEvents, user_row: Int[Array, "batch"], moment: Int[Array, "batch"]) -> tuple[Any, ...]:
-        """Each user's latest events before the moment, as places in the table of all, and how they are weighed."""
+    def _windows(
+        self, events: UserEvents, user_row: Int[Array, "batch"], moment: Int[Array, "batch"]
+    ) -> tuple[Int[Array, "batch"], Int[Array, "batch"]]:
+        """Where each user's latest events before the moment begin and end in the table of all."""
         ends = events.segments.ends_before(user_row, moment)
-        starts = np.maximum(ends - self.history_length, events.segments.offsets[user_row])
-        columns = (events.video_row, events.segments.timestamp, events.watch_seconds, events.clicked, events.completed)
-        return (*columns, starts, ends, moment, self.settled_after_seconds, self._rates)
+        return np.maximum(ends - self.history_length, events.segments.offsets[user_row]), ends
+
+
+def _past_columns(events: UserEvents) -> tuple[Array, ...]:
+    """What is read of an event besides its video."""
+    return events.segments.timestamp, events.watch_seconds, events.clicked, events.completed
 
 
 def horizon_name(seconds: float) -> str:

@@ -52,7 +52,11 @@ class Tower(nn.Module):
 
 def linear(num_inputs: int, num_outputs: int, generator: torch.Generator) -> nn.Linear:
     """Gives a linear layer with He's initial weights and no bias yet, drawn from `generator`."""
-    layer = nn.Linear(num_inputs, num_outputs, device="meta").to_empty(device="cpu")
+    layer = nn.Linear(num_inputs, num_outputs, device="meta")  # whose weights nobody draws
+    layer.weight, layer.bias = (
+        nn.Parameter(torch.empty(num_outputs, num_inputs)),
+        nn.Parameter(torch.empty(num_outputs)),
+    )
     bound = math.sqrt(6.0 / num_inputs)
     with torch.no_grad():
         layer.weight.uniform_(-bound, bound, generator=generator)
