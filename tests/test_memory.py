@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from watchnext import memory
-from watchnext.memory import file_of_pages, keep_freed_memory, large_pages, read_at_random, read_soon
+from watchnext.memory import file_of_pages, keep_freed_memory, large_pages, read_soon
 
 
 @pytest.mark.parametrize(("libc", "listens"), [("glibc", True), ("musl", False)])
@@ -49,20 +49,17 @@ def test_systems_that_take_no_advice_give_files_all_the_same(tmp_path, monkeypat
     assert file_of_pages(tmp_path / "table", 10)[:] == bytes(10)
 
 
-def test_a_mapped_array_is_read_at_random_or_soon(tmp_path):
+def test_a_mapped_array_is_read_soon(tmp_path):
     np.save(tmp_path / "array.npy", np.arange(100_000))
     array = np.load(tmp_path / "array.npy", mmap_mode="r")
     read_soon(array)
     _wait()
     resident = next(line for line in _mapping_at(array.ctypes.data) if line.startswith("Rss:")).split()
-    assert 1024 * int(resident[1]) >= array.nbytes and "rr" not in _flags_of(array)
-    read_at_random(array)
-    assert "rr" in _flags_of(array)  # as proc(5) says: random access is advised
+    assert 1024 * int(resident[1]) >= array.nbytes
     assert array[99_999] == 99_999
 
 
 def test_an_array_that_is_not_mapped_is_left_alone():
-    read_at_random(np.arange(3))
     read_soon(np.arange(3))
     assert not [thread for thread in threading.enumerate() if thread.name == "read-soon"]
 
@@ -82,10 +79,6 @@ def _wait() -> None:
     for thread in threading.enumerate():
         if thread.name == "read-soon":
             thread.join()
-
-
-def _flags_of(array: np.ndarray) -> list[str]:
-    return next(line for line in _mapping_at(array.ctypes.data) if line.startswith("VmFlags:")).split()
 
 
 def _mapping_at(address: int) -> list[str]:

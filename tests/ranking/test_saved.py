@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from watchnext.artifacts import Artifact, open_artifact, writing
 from watchnext.errors import ArtifactError
+from watchnext.ranking.runtime import has_bfloat16
 from watchnext.ranking.saved import open_ranker, save_network
 
 
@@ -40,7 +41,10 @@ def test_an_opened_ranker_gives_the_same_predictions(network, save, make_inputs)
     np.testing.assert_allclose(opened.predictions(inputs).score, network.predictions(inputs).score, rtol=1e-5)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+needs_bfloat16 = pytest.mark.skipif(not has_bfloat16(), reason="this processor does not multiply bfloat16")
+
+
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=needs_bfloat16)])
 def test_the_setting_says_in_what_is_computed(make_network, save, monkeypatch, precision):
     monkeypatch.setattr("watchnext.ranking.runtime.has_bfloat16", lambda: True)
     assert open_ranker(save(network=make_network(precision=precision))).precision == precision
@@ -99,6 +103,7 @@ def test_the_refusal_says_what_came_and_what_was_expected(save, network, make_in
         open_ranker(save(half, probe=part))
 
 
+@needs_bfloat16
 def test_bfloat16_may_differ_by_little_and_not_by_much(make_network, save):
     network = make_network(precision="bfloat16", tower=(256, 128))
     open_ranker(save(change_probe("score", 1.005), network=network))

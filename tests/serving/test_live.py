@@ -426,6 +426,14 @@ def test_without_durations_none_is_short_enough(live):
     assert other.describe(np.array([1]))[0].duration_seconds is None
 
 
+def test_ids_as_text_are_those_of_the_log_and_of_uploads(live, columns_of):
+    rows = np.array([7, 0, 3])
+    expected = [None if one is None else str(one) for one in live.ids_of(rows)]
+    assert live.texts_of(rows).to_pylist() == expected and expected[1] is None
+    row = upload(live, columns_of(7))
+    assert live.texts_of(np.array([row, 0, 3])).to_pylist() == [NEW, *expected[1:]]
+
+
 # Side by side
 
 

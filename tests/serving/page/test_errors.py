@@ -53,6 +53,7 @@ def test_without_a_token_suggestions_wait_to_be_asked_for(page, stub):
 def test_a_token_that_is_not_given_is_an_error_with_its_remedy(page, stub):
     stub.token = "secret"
     page.get_by_role("tab", name="Operator").click()
+    expect(token_field(page)).to_be_focused()
     page.keyboard.press("Escape")
     expect(page.get_by_role("alert")).to_contain_text("this route needs a token Enter a token that the server knows.")
     page.get_by_role("button", name="Try again").click()

@@ -48,7 +48,7 @@ class Cells:
     radius: Float[Array, "cells"]
     first_block: Int[Array, "offsets"]
     count: Int[Array, "cells"]
-    step: Float[Array, "scanned_dim"]
+    step: Float[Array, "_"]
     variance: Float[Array, "dim"]
     video_row: Int[Array, "slots"]
     scanned: UInt8[Array, "_"]
