@@ -3,7 +3,8 @@
 import dataclasses
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):  # processes that compile at
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from jaxtyping import config as type_checks
 
 from watchnext import pipeline
 from watchnext.events.dataset import Dataset
@@ -105,12 +107,31 @@ class SmallRun:
         return open_world(self.log_folder)
 
 
+@contextmanager
+def types_unchecked() -> Iterator[None]:
+    """Calls are not checked for the shapes they promise while this lasts."""
+    before = type_checks.jaxtyping_disable
+    type_checks.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        type_checks.update("jaxtyping_disable", before)
+
+
+@pytest.fixture(scope="module")
+def unchecked_types() -> Iterator[None]:
+    """For tests of the whole system, which the checks of each call make twice as long: the parts' own tests check."""
+    with types_unchecked():
+        yield
+
+
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
     """Trained once; tests must not change it (copy the folder to damage it)."""
     folder = tmp_path_factory.mktemp("small")
     run = pipeline.Run(write_small_log(folder / "log"), folder / "run")
-    return SmallRun(run, pipeline.run_all(run))
+    with types_unchecked():
+        return SmallRun(run, pipeline.run_all(run))
 
 
 @pytest.fixture(scope="session")
@@ -182,4 +203,5 @@ def foreign_log(quick_log: LogWriter) -> LogWriter:
 def foreign_run(foreign_log: LogWriter, tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
     """The foreign log after every step."""
     run = pipeline.Run(foreign_log(), tmp_path_factory.mktemp("foreign") / "run")
-    return SmallRun(run, pipeline.run_all(run))
+    with types_unchecked():
+        return SmallRun(run, pipeline.run_all(run))

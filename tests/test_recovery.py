@@ -1,14 +1,13 @@
 """The whole job on a made-up world whose truth is known: what the system earns, and what each ingredient is worth."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from jaxtyping import config as type_checks
 from scipy.stats import spearmanr
 
 from watchnext import pipeline
@@ -20,6 +19,7 @@ from watchnext.examples.contexts import context_as_of
 from watchnext.examples.impressions import Impressions, impressions_between
 from watchnext.features.spec import empty_state
 from watchnext.pipeline.fit_ranking import FittedRanking, compute_inputs, fit_ranking
+from watchnext.pipeline.fit_retrieval import fit_once
 from watchnext.pipeline.trial import ArmResult, run_trial
 from watchnext.retrieval.calibration import AS_LEARNT
 from watchnext.retrieval.network import RetrievalModel
@@ -29,6 +29,7 @@ from watchnext.simulation.log import write_log
 from watchnext.simulation.settings import WorldConfig
 from watchnext.simulation.world import World
 
+pytestmark = pytest.mark.usefixtures("unchecked_types")
 DAY = 86_400
 EQUAL_WEIGHT_SECONDS = 30.0
 
@@ -40,14 +41,6 @@ class Recovered:
     world: World
     run: pipeline.Run
     report: pipeline.Report
-
-
-@pytest.fixture(scope="module", autouse=True)
-def unchecked_types() -> Iterator[None]:
-    """Types are checked at each call by every other test; here that takes as long as everything else together."""
-    type_checks.update("jaxtyping_disable", True)
-    yield
-    type_checks.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="module")
@@ -255,15 +248,17 @@ def aging(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], tuple[np
         toml.write_text(log + AGE_SETTINGS.format(example_age=str(example_age).lower()))
         run = pipeline.Run(toml, folder / str(example_age))
         pipeline.prepare(run)
-        pipeline.train_retrieval(run)
-        return _upload_age_curves(world, run)
+        dataset, config = Dataset.open(run.part("dataset")), run.config.retrieval
+        network, _ = fit_once(dataset, config, dataset.test_start, run.checkpoints("retrieval"), config.max_epochs)
+        return _upload_age_curves(world, dataset, network.trained())
 
     return curves
 
 
-def _upload_age_curves(world: World, run: pipeline.Run, num_days: int = 20) -> tuple[np.ndarray, np.ndarray]:
+def _upload_age_curves(
+    world: World, dataset: Dataset, model: RetrievalModel, num_days: int = 20
+) -> tuple[np.ndarray, np.ndarray]:
     """Figure 4 of the paper: each day's requests as they were, with the age that their examples had."""
-    dataset, model = _opened(run)
     segments = dataset.events.segments
     owner = np.repeat(np.arange(len(segments.offsets) - 1), np.diff(segments.offsets))
     ids = np.array(dataset.vocabularies["videos"].ids_of(np.arange(1, dataset.num_videos)))

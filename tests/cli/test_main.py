@@ -18,6 +18,8 @@ from watchnext.serving.recommender import Recommender
 from watchnext.simulation.log import open_world
 from watchnext.simulation.settings import WorldConfig
 
+pytestmark = pytest.mark.usefixtures("unchecked_types")
+
 COMMANDS = (
     "check prepare train-retrieval index features train-ranking towers bundle evaluate run recommend score "
     "probabilities vectors serve promote rollback export demo simulate settings"

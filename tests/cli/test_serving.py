@@ -15,6 +15,8 @@ import uvicorn
 from watchnext.serving.http import create_app
 from watchnext.serving.server import ServerSettings
 
+pytestmark = pytest.mark.usefixtures("unchecked_types")
+
 TOKEN = "a-token-of-the-tests"
 SERVE = [sys.executable, "-c", "from watchnext.cli import main; main()", "serve"]
 

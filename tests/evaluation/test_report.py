@@ -10,6 +10,8 @@ from watchnext.evaluation.bootstrap import Estimate
 from watchnext.evaluation.reliability import GroupReliability
 from watchnext.evaluation.report import Report, _draw_groups, shown, write_report
 
+pytestmark = pytest.mark.usefixtures("unchecked_types")
+
 NAN = float("nan")
 REPORT = Report(
     log={"name": "films <script>alert(1)</script> & more", "num_events": 12_345},

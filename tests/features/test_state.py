@@ -291,17 +291,34 @@ def counted(state):
     }
 
 
-def test_an_opened_state_says_the_same_and_is_mapped(tmp_path):
-    log, asked = Log.random(6), Questions.random(6, [END])
-    state = replayed(log)
-    state.save(tmp_path)
-    of = empty()
-    opened = FeatureState.open(tmp_path, of.keys, of.horizons_seconds, of.settled_after_seconds, of.history_length)
+def saved(state, folder):
+    state.save(folder)
+    return FeatureState.open(
+        folder, state.keys, state.horizons_seconds, state.settled_after_seconds, state.history_length
+    )
+
+
+@pytest.mark.parametrize("num_events", [1, 6, 300])
+def test_an_opened_state_says_the_same_and_is_mapped(num_events, tmp_path):
+    log, asked = Log.random(6, num_events), Questions.random(6, [END])
+    state = replayed(log, END + 1)
+    opened = saved(state, tmp_path)
     arguments = (log.events, asked.user, asked.moment, asked.video[:, None])
     assert frozen(opened.read(*arguments)) == frozen(state.read(*arguments))
     assert frozen(opened.read(*arguments)) != frozen(empty().read(*arguments))
-    assert counted(opened) == counted(state)
+    assert counted(saved(opened, tmp_path / "again")) == counted(opened)
     assert all(isinstance(counters.sums.base, np.memmap) for counters in opened.counters.values())
+
+
+def test_a_saved_state_has_counters_of_what_ever_happened(tmp_path):
+    log = Log.random(6, 3)
+    log.video[:] = 7, 3, 7
+    opened = saved(replayed(log, END + 1), tmp_path)
+    assert len(opened.counters["video"].sums) == 3
+    assert_array_equal(opened.counters["video"].sums[:, -1, 0], [0.0, 1.0, 2.0])
+    assert_array_equal(
+        opened.slots_of("video", np.arange(VIDEOS)), np.isin(range(VIDEOS), 3) + 2 * np.isin(range(VIDEOS), 7)
+    )
 
 
 def test_every_column_has_a_name_of_its_own():

@@ -14,6 +14,8 @@ from watchnext.events.dataset import Dataset
 from watchnext.serving.recommender import Recommender
 from watchnext.training.checkpoint import Checkpoint
 
+pytestmark = pytest.mark.usefixtures("unchecked_types")
+
 BEFORE_EVALUATE = [step for name, step in pipeline.STEPS.items() if name != "evaluate"]
 
 

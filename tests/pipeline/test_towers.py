@@ -11,6 +11,8 @@ from watchnext.errors import DataError
 from watchnext.evaluation.bootstrap import Estimate
 from watchnext.evaluation.towers import TowerScore, towers_as_json, towers_from_json
 
+pytestmark = pytest.mark.usefixtures("unchecked_types")
+
 comparing = importlib.import_module("watchnext.pipeline.towers")
 
 

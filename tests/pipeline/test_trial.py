@@ -27,6 +27,8 @@ from watchnext.serving.recommendation import Recommendation
 from watchnext.serving.recommender import Recommender
 from watchnext.simulation.sessions import PageRequest, first_requests, play
 
+pytestmark = pytest.mark.usefixtures("unchecked_types")
+
 ARMS = ["watchnext", "item-to-item co-watch", "recent popularity", "random", "ideal"]
 DAY = 86_400
 

@@ -15,6 +15,8 @@ from watchnext.pipeline.fit_retrieval import WarmStart, fit_once, fit_retrieval
 from watchnext.retrieval.saved import open_model
 from watchnext.training.checkpoint import Checkpoint
 
+pytestmark = pytest.mark.usefixtures("unchecked_types")
+
 DAY = 86_400
 PARTS = ("dataset", "retrieval")
 

@@ -8,6 +8,8 @@ from fastapi.testclient import TestClient
 from watchnext.serving.http import create_app
 from watchnext.serving.server import ServerSettings
 
+pytestmark = pytest.mark.usefixtures("unchecked_types")
+
 TOKEN = "a-token-of-the-tests"
 
 

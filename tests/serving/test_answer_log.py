@@ -17,6 +17,8 @@ from watchnext.serving import answer_log
 from watchnext.serving.answer_log import AnswerLog
 from watchnext.serving.answered import Answered
 
+pytestmark = pytest.mark.usefixtures("unchecked_types")
+
 
 def answered(request_id="page", user_id="ann", **changes):
     """Three places, of which the last has no expected watch time, out of four candidates."""

@@ -13,6 +13,8 @@ from watchnext.serving import batch
 from watchnext.serving.batch import recommend_to_file, score_to_file, vectors_to_file
 from watchnext.serving.recommender import Recommender
 
+pytestmark = pytest.mark.usefixtures("unchecked_types")
+
 USERS = [*range(0, 240, 3), 10_000, 3, 20_000]
 
 

@@ -12,6 +12,8 @@ from watchnext.serving.answered import Answered
 from watchnext.serving.events import LiveEvent
 from watchnext.serving.export import Exported, export
 
+pytestmark = pytest.mark.usefixtures("unchecked_types")
+
 T = 1_700_000_000
 DAY = 86_400
 

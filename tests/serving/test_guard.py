@@ -13,6 +13,8 @@ from watchnext.serving.guard import Guard, Tokens, rate_of
 from watchnext.serving.http import create_app
 from watchnext.serving.server import ServerSettings
 
+pytestmark = pytest.mark.usefixtures("unchecked_types")
+
 ADMIN, WRITE = "an-admins-token-of-the-tests", "a-writers-token-of-the-tests"
 SECRET = "somebody@example.org"
 OPEN = {

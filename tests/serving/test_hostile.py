@@ -13,6 +13,8 @@ from schemathesis.specs.openapi.checks import negative_data_rejection, positive_
 from watchnext.serving.http import create_app
 from watchnext.serving.server import ServerSettings
 
+pytestmark = pytest.mark.usefixtures("unchecked_types")
+
 TOKEN = "a-token-of-the-tests"
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}
 JSON = {"content-type": "application/json"}

@@ -6,6 +6,8 @@ from fastapi.testclient import TestClient
 from watchnext.errors import ArtifactError
 from watchnext.serving.http import create_app
 
+pytestmark = pytest.mark.usefixtures("unchecked_types")
+
 ROUTE = "/v1/recommendations"
 
 

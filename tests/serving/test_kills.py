@@ -13,6 +13,8 @@ import pytest
 
 from watchnext.serving.stores.opening import open_store
 
+pytestmark = pytest.mark.usefixtures("unchecked_types")
+
 TOKEN = "a-token-of-the-tests"
 NUM_THREADS, BATCH_SIZE = 4, 3
 SERVE = [sys.executable, "-c", "from watchnext.cli import main; main()", "serve"]

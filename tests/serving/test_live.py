@@ -283,15 +283,15 @@ def extended(live: LiveBundle, asked: Question, found: Candidates) -> RankingInp
     table = VideoTable(
         **{name: np.concatenate([column, getattr(new, name)]) for name, column in vars(bundle.dataset.videos).items()}
     )
-    counters = bundle.state.counters
-    video = {
-        name: np.concatenate([column, np.zeros_like(column[: len(live.uploads)])])
-        for name, column in vars(counters["video"]).items()
-    }
+    counters, slots = bundle.state.counters, bundle.state.slots
+    uncounted = np.zeros(len(live.uploads), dtype=np.int64)
+    rows = np.concatenate([slots["video"], uncounted])
+    video = Counters(**{name: column[rows] for name, column in vars(counters["video"]).items()})
     state = dataclasses.replace(
         bundle.state,
         keys=Keys.of(table, bundle.dataset.video_categories),
-        counters=counters | {"video": Counters(**video)},
+        counters=counters | {"video": video},
+        slots={kind: column for kind, column in slots.items() if kind != "video"},
     )
     seconds = table.continuous[:, bundle.dataset.facts["video_numbers"].index("duration_seconds")]
     context = Funnel(live).context(asked)

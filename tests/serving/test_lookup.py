@@ -5,6 +5,8 @@ from watchnext.serving.events import LiveEvent
 from watchnext.serving.lookup import UnknownVideoError, history_of, searched, similar
 from watchnext.serving.server import Server, ServerSettings
 
+pytestmark = pytest.mark.usefixtures("unchecked_types")
+
 LATER = 1_702_000_000
 
 

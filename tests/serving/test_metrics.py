@@ -8,6 +8,8 @@ from watchnext.retrieval.index.live import Probe
 from watchnext.serving.drift import CalibrationDrift
 from watchnext.serving.metrics import CONTENT_TYPE, Metrics
 
+pytestmark = pytest.mark.usefixtures("unchecked_types")
+
 
 @pytest.fixture
 def metrics():

@@ -7,6 +7,8 @@ from watchnext.errors import StoreError
 from watchnext.serving.http import create_app
 from watchnext.serving.server import ServerSettings
 
+pytestmark = pytest.mark.usefixtures("unchecked_types")
+
 TOKEN = "a-token-of-the-tests"
 LISTS = "/v1/recommendations"
 LATER = 1_702_000_000

@@ -16,6 +16,8 @@ from watchnext.serving.exchange import Ask
 from watchnext.serving.recommendation import Visitor, Watch
 from watchnext.serving.server import Server, ServerSettings
 
+pytestmark = pytest.mark.usefixtures("unchecked_types")
+
 K = 10
 USER = "3"
 SECRET = "somebody@example.org"

@@ -9,6 +9,8 @@ from fastapi.testclient import TestClient
 from watchnext.cli import main
 from watchnext.serving.http import create_app
 
+pytestmark = pytest.mark.usefixtures("unchecked_types")
+
 USERS = (0, 3, 5, 20)  # of the first nothing is known but who it is
 
 

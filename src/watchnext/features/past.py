@@ -42,8 +42,8 @@ def read_pasts(
 ) -> None:  # fmt: skip  # pragma: no cover  # compiled
     """Writes the features of some users, and those of each with its candidates.
 
-    `keys` names every video's keys, side by side, the first being its row in `video_sums`; `widths` says how many of
-    them each kind has.
+    `keys` names every video's keys, side by side, and `video_sums` what became of it; `widths` says how many keys each
+    kind has.
     """
     for place in range(begin, end):
         _read_past(
@@ -114,7 +114,7 @@ def _read_past(
         log_seconds, residual = 0.0, 0.0
         done = settled and completed[event]
         if settled:
-            line = video_sums[keys[row, 0], -1]
+            line = video_sums[row, -1]
             usual = (line[COMPLETED] + _PRIOR_EVENTS * prior[0]) / (line[KNOWN] + _PRIOR_EVENTS)
             residual = done - usual
             residuals += residual

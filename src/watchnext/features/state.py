@@ -117,13 +117,18 @@ class FeatureValues:
 
 @dataclass(frozen=True)
 class FeatureState:
-    """What is remembered of all videos, channels, categories and tags; of users their own events are enough."""
+    """What is remembered of all videos, channels, categories and tags; of users their own events are enough.
+
+    A saved state has counters only of what ever happened, most videos of a large catalogue having none: `slots` says
+    for each key of a kind which row counts it, row 0 for none. A kind without slots counts key i in row i.
+    """
 
     keys: Keys
     horizons_seconds: tuple[float, ...]
     settled_after_seconds: float
     history_length: int
     counters: dict[str, Counters]
+    slots: dict[str, Int[Array, "keys"]]
 
     @classmethod
     def empty(
@@ -133,7 +138,7 @@ class FeatureState:
         num = len(horizons_seconds) + 1
         counters = {kind: Counters.empty(size, num) for kind, size in zip(keys.kinds, keys.sizes, strict=True)}
         counters[_EVERYTHING] = Counters.empty(2, num)
-        return cls(keys, horizons_seconds, settled_after_seconds, history_length, counters)
+        return cls(keys, horizons_seconds, settled_after_seconds, history_length, counters, {})
 
     @cached_property
     def horizons(self) -> tuple[str, ...]:
@@ -162,8 +167,10 @@ class FeatureState:
     ) -> "FeatureState":
         """Maps the counters that `save` wrote."""
         names = tuple(spec.name for spec in fields(Counters))
-        counters = {kind: Counters(**load_arrays(folder / kind, names)) for kind in (*keys.kinds, _EVERYTHING)}
-        return cls(keys, horizons_seconds, settled_after_seconds, history_length, counters)
+        kinds = (*keys.kinds, _EVERYTHING)
+        counters = {kind: Counters(**load_arrays(folder / kind, names)) for kind in kinds}
+        slots = {kind: load_arrays(folder / kind, ("slots",))["slots"] for kind in kinds}
+        return cls(keys, horizons_seconds, settled_after_seconds, history_length, counters, slots)
 
     def read(
         self,
@@ -185,12 +192,13 @@ class FeatureState:
         for kind in (_EVERYTHING, *self.keys.kinds):
             asked = candidates if kind != _EVERYTHING else np.zeros((len(moment), 1), dtype=np.int64)
             own = keys[:, self.keys.places_of(kind)] if kind != _EVERYTHING else np.ones((1, 1), dtype=np.int32)
-            arguments = (*vars(self.counters[kind]).values(), self._rates, own, moment, asked)
+            arguments = (*vars(self.counters[kind]).values(), self._rates, self.slots_of(kind, own), moment, asked)
             arguments += (self._priors(kind, values), self._records(kind, values))
             side_by_side(read_records, even_parts(len(moment), asked.size * _WORK_OF_A_CANDIDATE), arguments)
         past = [column[places] for column in _past_columns(events)]
+        became = self.counters["video"].sums[self.slots_of("video", keys[: len(places), 0]), -1:]
         arguments = (numbers[: len(places)], *past, first, last, moment, self.settled_after_seconds, self._rates)
-        arguments += (candidates, keys, self.keys.widths, self.counters["video"].sums, self._priors("user", values))
+        arguments += (candidates, keys, self.keys.widths, became, self._priors("user", values))
         arguments += self._columns_of_pasts(values)
         side_by_side(read_pasts, even_parts(len(moment), video_row.size * _WORK_OF_A_CANDIDATE), arguments)
         return values
@@ -250,9 +258,17 @@ class FeatureState:
         return values
 
     def save(self, folder: Path) -> None:
-        """Writes the counters."""
+        """Writes the counters of what ever happened."""
         for kind, counters in self.counters.items():
-            save_arrays(folder / kind, vars(counters))
+            happened: Array = (counters.sums[:, -1] != 0.0).any(axis=1)  # the last horizon never fades
+            happened[0] = True
+            slots = np.where(happened, np.cumsum(happened) - 1, 0)[self.slots.get(kind, slice(None))]
+            kept = {name: column[happened] for name, column in vars(counters).items()}
+            save_arrays(folder / kind, {**kept, "slots": slots.astype(np.int32)})
+
+    def slots_of(self, kind: str, keys: Int[Array, "..."]) -> Int[Array, "..."]:
+        """Gives the row of the counters that counts each key of a kind."""
+        return self.slots[kind][keys] if kind in self.slots else keys
 
     @cached_property
     def _rates(self) -> Float[Array, "horizons"]:

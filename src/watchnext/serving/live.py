@@ -15,7 +15,6 @@ from watchnext.bundle.bundle import Bundle
 from watchnext.errors import RequestError
 from watchnext.events.dataset import VideoTable
 from watchnext.examples.contexts import UserContext, UserRecords
-from watchnext.features.counters import Counters
 from watchnext.features.inputs import RankingInputs
 from watchnext.features.state import FeatureState, Keys
 from watchnext.retrieval.candidates import CandidateGenerator, Candidates, CandidateSource
@@ -197,9 +196,8 @@ class LiveBundle:
         met = np.unique(np.concatenate([[0], events.video_row, rows.ravel()]))
         table = self.uploads.table_of(bundle.dataset.videos, met)
         keys = Keys.of(table, bundle.dataset.video_categories)
-        known = np.where(met < first_new, met, 0)
-        video = Counters(**{name: column[known] for name, column in vars(state.counters["video"]).items()})
-        local = replace(state, keys=keys, counters=state.counters | {"video": video})
+        slots = state.slots_of("video", np.where(met < first_new, met, 0))
+        local = replace(state, keys=keys, slots=state.slots | {"video": slots})
         nearby = replace(events, video_row=np.searchsorted(met, events.video_row).astype(np.int32))
         asked = np.searchsorted(met, rows)
         values = local.read(nearby, users, moments, asked)

@@ -12,6 +12,7 @@ from watchnext.serving.server import ServerSettings
 
 from .person import FIRST, shown, start_as_nobody, watch
 
+pytestmark = pytest.mark.usefixtures("unchecked_types")
 TOKEN = "the-token-of-this-test"
 
 

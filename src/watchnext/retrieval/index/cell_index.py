@@ -106,8 +106,7 @@ class CellIndex:
         """Maps what `save` wrote."""
         arrays = {field.name: np.load(folder / f"{field.name}.npy", mmap_mode="r") for field in fields(Cells)}
         vectors = open_vectors(folder)
-        for array in (*arrays.values(), vectors):
-            read_soon(array)
+        read_soon(*arrays.values(), vectors)
         return cls(Cells(**arrays), vectors, *open_tuning(folder))
 
     def _search_one(
