@@ -39,27 +39,28 @@ def file_of_pages(path: Path, num_bytes: int) -> mmap.mmap:
     return memory
 
 
-def read_soon(*arrays: np.ndarray) -> None:
-    """Reads mapped arrays into memory, one after the other in the background, and keeps them there.
+def read_soon(array: np.ndarray) -> None:
+    """Reads a mapped array into memory in the background, and keeps it there; nothing happens to one not mapped.
 
-    Their pages become this process's own. Those that are only read ahead are the first that a system drops when it is
-    short of memory, and each costs a fault when it is met (docs/results.md).
+    Its pages become this process's own. Those that are only read ahead are the first that a system drops that is short
+    of memory, and each costs a fault when it is met (docs/results.md).
     """
-    there = [array for array in arrays if array.nbytes]
-    threading.Thread(target=_populate, args=(there,), name="read-soon", daemon=True).start()
+    if getattr(array, "_mmap", None) is not None and array.nbytes:
+        threading.Thread(target=_populate, args=(array,), name="read-soon", daemon=True).start()
 
 
-def _populate(arrays: list[np.ndarray]) -> None:
-    for array in arrays:
-        if not _advise(array, _MADV_POPULATE_READ):  # Linux before 5.14, or another
-            _advise(array, mmap.MADV_WILLNEED)
-
-
-def _advise(array: np.ndarray, advice: int) -> bool:
-    """Gives an advice about the pages of an array, which lies in one piece; says whether the system took it."""
+def _populate(array: np.ndarray) -> None:
     begin = array.ctypes.data // mmap.PAGESIZE * mmap.PAGESIZE
     size = array.ctypes.data + array.nbytes - begin
-    return bool(ctypes.CDLL(None).madvise(ctypes.c_void_p(begin), ctypes.c_size_t(size), advice) == 0)
+    advise = ctypes.CDLL(None).madvise
+    if advise(ctypes.c_void_p(begin), ctypes.c_size_t(size), _MADV_POPULATE_READ) != 0:  # Linux before 5.14, or another
+        _advise(array, "MADV_WILLNEED")
+
+
+def _advise(array: np.ndarray, advice: str) -> None:
+    memory = getattr(array, "_mmap", None)
+    if memory is not None and hasattr(mmap, advice):
+        memory.madvise(getattr(mmap, advice))
 
 
 def large_pages(num_bytes: int) -> mmap.mmap:

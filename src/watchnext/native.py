@@ -21,7 +21,6 @@ from watchnext.shapes import Array, Float, Tensor
 
 _WORTH_A_THREAD = 4096
 _PARTS_OF_A_THREAD = 8
-_lent_cores = 0
 
 
 def as_array(table: Float[Tensor, "rows dim"]) -> Array:
@@ -52,44 +51,25 @@ def even_parts(count: int, work: int) -> list[int]:
     return [int(bound) for bound in np.linspace(0, count, parts + 1)]
 
 
-def lend_cores(number: int) -> None:
-    """Says how many more cores than its own one request may use while they are idle, PyTorch's threads being one."""
-    global _lent_cores
-    _lent_cores = number
-
-
-def lent_cores() -> int:
-    """Gives what `lend_cores` was told, 0 where it was not."""
-    return _lent_cores
-
-
-def side_by_side(
-    kernel: Callable[..., None], bounds: list[int], arguments: tuple[Any, ...], helpers: int | None = None
-) -> None:
-    """Calls the kernel for each part, in threads: compiled loops let go of the interpreter.
-
-    There are as many `helpers` as PyTorch has threads beside this one, if it is not said. One that is busy elsewhere
-    is not waited for.
-    """
+def side_by_side(kernel: Callable[..., None], bounds: list[int], arguments: tuple[Any, ...]) -> None:
+    """Calls the kernel for each part, in threads: compiled loops let go of the interpreter."""
     parts = pairwise(bounds)
 
     def work() -> None:
         for first, last in parts:  # whoever is free takes the next part
             kernel(*arguments, first, last)
 
-    helpers = min(torch.get_num_threads() - 1 if helpers is None else helpers, len(bounds) - 2)
+    helpers = min(torch.get_num_threads(), len(bounds) - 1) - 1
     jobs = [_threads(os.getpid()).submit(work) for _ in range(helpers)]
     work()
     for job in jobs:
-        if not job.cancel():
-            job.result()
+        job.result()
 
 
 @cache
 def _threads(process: int) -> ThreadPoolExecutor:
     """The helpers of this process; a forked one has none of its parent's."""
-    # A new thread knows how many threads PyTorch may use once it has asked.
-    return ThreadPoolExecutor(max(1, (os.cpu_count() or 1) - 1), f"rows-{process}", torch.get_num_threads)
+    return ThreadPoolExecutor(max(1, (os.cpu_count() or 1) - 1), f"rows-{process}")
 
 
 @intrinsic

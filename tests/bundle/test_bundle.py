@@ -36,23 +36,6 @@ def test_a_bundle_opens_with_its_settings_and_features(small_run):
     assert bundle.artifact.fingerprint.startswith(bundle.version) and len(bundle.version) == 12
 
 
-def test_what_is_asked_of_every_candidate_is_read_soon(small_run, monkeypatch):
-    told = []
-    monkeypatch.setattr("watchnext.bundle.bundle.read_soon", lambda *arrays: told.extend(arrays))
-    bundle = Bundle.open(small_run.bundle)
-    assert not told, "who asks for one list reads what it needs"
-    bundle.read_soon()
-    found = {array.ctypes.data for array in told if array.nbytes}
-    state, videos = bundle.state, bundle.dataset.videos
-    wanted = [videos.tag_rows, videos.title_rows, videos.uploaded_at, state.counters["video"].sums]
-    wanted += [
-        state.slots["video"],
-        state.counters["channel"].faded_at,
-        bundle.ranker.network.videos.weight.detach().numpy(),
-    ]
-    assert found >= {array.ctypes.data for array in wanted}
-
-
 def test_a_bundle_works_where_the_run_is_gone(copy, small_run):
     assert Bundle.open(copy).dataset.num_videos == small_run.world.config.videos + 1
 

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import uvicorn
 
-from watchnext.bundle.bundle import Bundle
 from watchnext.errors import ArtifactError, ConfigurationError, RequestError
 from watchnext.serving import deployment
 from watchnext.serving.deployment import Deployment, Deployments, Variant
@@ -81,12 +80,6 @@ def test_nothing_is_served_before_the_first_bundle(deployments):
         _ = deployments.now
     with pytest.raises(RequestError, match="nothing to go back to"):
         deployments.rollback()
-
-
-def test_what_is_promoted_is_read_into_memory(deployments, first, monkeypatch):
-    told = []
-    monkeypatch.setattr(Bundle, "read_soon", lambda bundle: told.append(bundle))
-    assert told == [] and deployments.promote(first).recommender.bundle in told
 
 
 def test_rollback_goes_back_and_forth(deployments, first, second):

@@ -8,11 +8,9 @@ import weakref
 from dataclasses import replace
 
 import pytest
-import torch
 from fastapi.testclient import TestClient
 
 from watchnext.errors import ArtifactError, ConfigurationError
-from watchnext.native import lent_cores
 from watchnext.serving.exchange import Ask
 from watchnext.serving.http import create_app
 from watchnext.serving.live import Filters
@@ -56,12 +54,6 @@ async def asked(server, may_end, count):
     may_end.set()
     await asyncio.wait(tasks)
     return [type(task.exception()).__name__ for task in tasks], len(refused)
-
-
-def test_a_request_computes_on_one_core_and_on_others_that_are_idle(make, monkeypatch):
-    monkeypatch.setattr("os.cpu_count", lambda: 5)
-    make()
-    assert torch.get_num_threads() == 1 and lent_cores() == 4
 
 
 def test_who_would_wait_too_long_is_refused_at_once(make, monkeypatch):

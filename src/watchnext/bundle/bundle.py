@@ -3,7 +3,6 @@
 import os
 import shutil
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,6 @@ from watchnext.errors import ArtifactError
 from watchnext.events.dataset import Dataset
 from watchnext.features.spec import FeatureSpec, open_state
 from watchnext.features.state import FeatureState
-from watchnext.memory import read_soon
-from watchnext.native import as_array
 from watchnext.ranking.runtime import Ranker
 from watchnext.ranking.saved import open_ranker
 from watchnext.retrieval import saved as saved_retrieval
@@ -40,12 +37,6 @@ class Bundle:
     def version(self) -> str:
         """The first twelve digits of the bundle's fingerprint."""
         return self.artifact.fingerprint[:12]
-
-    def read_soon(self) -> None:
-        """Reads what every request asks of its candidates into memory, in the background."""
-        counters = [vars(one).values() for one in (self.state.counters["video"], self.state.counters["channel"])]
-        of_videos = (*vars(self.dataset.videos).values(), *chain(*counters), *self.state.slots.values())
-        read_soon(*of_videos, as_array(self.ranker.network.videos.weight.detach()))
 
     def facts(self, kind: str) -> dict[str, Any]:
         """What was recorded when a part was made, its training say."""

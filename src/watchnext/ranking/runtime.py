@@ -12,14 +12,13 @@ from torch.nn.functional import linear, pad
 from watchnext.examples.quantiles import Lookup
 from watchnext.features.inputs import RankingInputs
 from watchnext.layers.embedding import EmbeddingTable
-from watchnext.native import as_array, fetch_ahead, lent_cores, rounded, side_by_side, widened
+from watchnext.native import as_array, fetch_ahead, rounded, widened
 from watchnext.ranking.network import Predictions, RankingNetwork
 from watchnext.shapes import Array, Float, Int, Tensor
 
 _ROWS_AT_ONCE = 1024
 _USUAL_ROWS = 512
 _ROWS_OF_A_STEP = 64
-_ROWS_OF_A_PART = 256
 _NUMBERS_OF_A_LINE = 32
 _IDS_AHEAD = 8
 
@@ -69,27 +68,14 @@ class Ranker:
         return self.network.meaning(outputs, inputs)
 
     def _outputs(self, inputs: RankingInputs) -> Float[Tensor, "batch candidates outputs"]:
-        """Some rows go through all layers before the next do, on cores that are idle beside each other."""
         batch, candidates = inputs.video_row.shape
         rows = pad(self.candidate_rows(inputs).reshape(batch, candidates, -1), (0, 0, 0, _padding_rows(candidates)))
         biases = self._query(self.query_rows(inputs))
-        pieces = [(user, first) for user in range(batch) for first in range(0, rows.shape[1], _ROWS_OF_A_PART)]
-        outputs = torch.empty(batch, rows.shape[1], self.network.outputs.out_features)
-
-        @torch.inference_mode()
-        def rank(begin: int, end: int) -> None:
-            parts = [(user, slice(first, first + _ROWS_OF_A_PART)) for user, first in pieces[begin:end]]
-            activations = [self._first(rows[user, part], biases[user]) for user, part in parts]
-            together = activations[0] if len(activations) == 1 else torch.cat(activations)
-            for layer in self._others:
-                together = layer(together)
-            user, first = pieces[begin]
-            row = user * rows.shape[1] + first
-            outputs.flatten(0, 1)[row : row + len(together)] = together
-
-        bounds = [*range(0, len(pieces), max(1, _ROWS_OF_A_PART // rows.shape[1])), len(pieces)]
-        side_by_side(rank, bounds, (), lent_cores())
-        return outputs[:, :candidates]
+        activations = [self._first(own, bias) for own, bias in zip(rows, biases, strict=True)]
+        together = activations[0] if batch == 1 else torch.cat(activations)
+        for layer in self._others:
+            together = layer(together)
+        return together.reshape(batch, rows.shape[1], -1)[:, :candidates]
 
     def query_rows(self, inputs: RankingInputs) -> Float[Tensor, "batch inputs"]:
         """Gives what the first layer takes of each query, in the order of the network's inputs."""

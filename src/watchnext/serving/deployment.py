@@ -178,7 +178,6 @@ class Deployments:
             raise ArtifactError(f"{path} cannot be read: {error.strerror}. Name the folder of a bundle.") from error
         _refuse_other_answers(recommender, path)
         self._note_checked(on_disk)
-        recommender.bundle.read_soon()
         return Variant(name, share, path.absolute(), recommender, time.time())
 
     def _checked(self) -> list[str]:

@@ -1,7 +1,6 @@
 """What one server process is made of: deployments, store, log, figures, threads."""
 
 import asyncio
-import os
 import sys
 import threading
 import time
@@ -15,7 +14,6 @@ import numpy as np
 import torch
 
 from watchnext.errors import WatchnextError
-from watchnext.native import lend_cores
 from watchnext.retrieval.index.engines import engine_of
 from watchnext.retrieval.index.live import Probe
 from watchnext.serving.answer_log import AnswerLog
@@ -69,7 +67,6 @@ class Server:
 
     def __init__(self, settings: ServerSettings) -> None:
         torch.set_num_threads(1)  # requests are answered side by side, each on one core
-        lend_cores((os.cpu_count() or 1) - 1)  # and on others while these have nothing to do
         sys.setswitchinterval(_SWITCH_SECONDS)
         self.settings = settings
         self.tokens = Tokens.found(settings.state / "token")

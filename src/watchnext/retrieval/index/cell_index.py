@@ -106,7 +106,8 @@ class CellIndex:
         """Maps what `save` wrote."""
         arrays = {field.name: np.load(folder / f"{field.name}.npy", mmap_mode="r") for field in fields(Cells)}
         vectors = open_vectors(folder)
-        read_soon(*arrays.values(), vectors)
+        for array in (*arrays.values(), vectors):
+            read_soon(array)
         return cls(Cells(**arrays), vectors, *open_tuning(folder))
 
     def _search_one(
