@@ -1,3 +1,4 @@
+import gc
 import json
 import shutil
 import socket
@@ -273,6 +274,14 @@ def test_serve_listens_where_it_is_told(watchnext, small_run, monkeypatch, capsy
     assert watchnext("serve", "--bundle", small_run.bundle, "--port", 8123) == 0
     assert served == [("watchnext", "127.0.0.1", 8123)]
     assert "http://127.0.0.1:8123/docs" in capsys.readouterr().err
+
+
+def test_what_is_here_to_stay_is_not_looked_through_by_the_collector(watchnext, small_run, tmp_path, monkeypatch):
+    kept = []
+    monkeypatch.setattr(uvicorn, "run", lambda *_, **__: kept.extend((gc.get_freeze_count(), len(gc.get_objects()))))
+    assert watchnext("serve", "--bundle", small_run.bundle, "--state", tmp_path) == 0
+    gc.unfreeze()
+    assert kept[0] > 10 * kept[1]
 
 
 def test_a_server_answers(small_run):

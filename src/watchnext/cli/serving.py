@@ -1,5 +1,6 @@
 """Serving and what an operator does while it runs."""
 
+import gc
 import json
 import logging
 from pathlib import Path
@@ -80,6 +81,8 @@ def serve(
     try:
         say(f"the page: http://{host}:{port}/#token={server.tokens.admin}\nthe API:  http://{host}:{port}/docs")
         app = create_app(server=server)
+        gc.collect()
+        gc.freeze()  # a full round of the collector would stop all requests to look through what is here to stay
         uvicorn.run(app, host=host, port=port, log_level="warning", timeout_keep_alive=_KEEP_ALIVE_SECONDS)
     finally:
         server.close()  # where the application never began
