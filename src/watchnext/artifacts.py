@@ -21,7 +21,7 @@ import numpy as np
 from watchnext.errors import ArtifactError
 from watchnext.shapes import Array
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 MANIFEST = "manifest.json"
 _PIECE_BYTES = 16 << 20
 

@@ -1,7 +1,7 @@
 """What our compiled loops share: threads, the memory of tensors, numbers of 16 bits, and asking for memory ahead.
 
-Numba compiles a loop at its first call and keeps it on disk. A bfloat16 is an unsigned 16-bit integer in there, the
-upper half of a float32; a float16 is a signed one.
+Numba compiles a loop at its first call and keeps it on disk. A bfloat16 is a 16-bit integer in there, the upper half of
+a float32.
 """
 
 import os
@@ -30,11 +30,6 @@ def as_array(table: Float[Tensor, "rows dim"]) -> Array:
         return bits
     floats: Array = table.numpy()
     return floats
-
-
-def as_bits(floats: Float[Array, "..."]) -> Array:
-    """Gives an array's own memory, float16 as 16-bit integers."""
-    return floats.view(np.int16) if floats.dtype == np.float16 else floats
 
 
 def num_parts(work: int) -> int:
@@ -95,19 +90,9 @@ def widened(value: Any) -> Any:
 
 @overload(widened, strict=False)
 def _widened_by_type(value: Any) -> Any:
-    if value in types.signed_domain:
-        return _widened_half
     if isinstance(value, types.Integer):
         return lambda value: np.uint32(np.uint32(value) << np.uint32(16)).view(np.float32)
     return lambda value: value
-
-
-@no_type_check  # the tests' type checker would wrap it in what Numba cannot compile
-def _widened_half(value: Any) -> Any:  # pragma: no cover  # compiled
-    """Sign and magnitude at their places in a float32, whose exponents begin 112 lower."""
-    bits = np.uint32(value)
-    moved = ((bits & np.uint32(0x7FFF)) << np.uint32(13)) | ((bits & np.uint32(0x8000)) << np.uint32(16))
-    return np.uint32(moved).view(np.float32) * np.float32(2.0**112)
 
 
 def narrowed(value: Any, noise: Any, old: Any) -> Any:

@@ -281,6 +281,15 @@ def test_an_unfilled_table_draws_nothing_and_waits_for_saved_rows():
     assert torch.equal(table.weight, table_of().weight)
 
 
+def test_a_halved_table_has_the_nearest_rows_in_half_the_bytes():
+    table = EmbeddingTable(50, 4, torch.Generator().manual_seed(1))
+    before = table.weight.clone()
+    table.halve()
+    assert table.weight.nbytes == before.nbytes // 2
+    assert_close(table(torch.arange(50)), before, rtol=1 / 256, atol=0.0)
+    assert not torch.equal(table(torch.arange(50)), before)
+
+
 def test_a_lookup_counts_for_one_step_only():
     table = table_of()
     optimizer = RowwiseAdagrad([table], learning_rate=0.1)

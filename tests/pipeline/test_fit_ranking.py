@@ -3,6 +3,7 @@ import importlib
 
 import numpy as np
 import pytest
+import torch
 
 from watchnext.bundle.bundle import Bundle
 from watchnext.config import FeaturesConfig, RankingConfig
@@ -10,6 +11,7 @@ from watchnext.errors import DataError
 from watchnext.examples.contexts import seen_before
 from watchnext.examples.impressions import impressions_between
 from watchnext.features.spec import empty_state
+from watchnext.layers.embedding import tables_of
 from watchnext.pipeline.fit_ranking import (
     _some_without_video,
     _with_unwatched_candidates,
@@ -78,6 +80,11 @@ def test_some_impressions_are_learnt_as_of_an_unknown_video(shown):
 
 def test_the_network_that_serves_is_calibrated(small_run):
     assert Bundle.open(small_run.bundle).ranker.network.calibration.scale.item() != 1.0
+
+
+def test_the_tables_that_serve_have_two_bytes_a_number(small_run):
+    tables = tables_of(Bundle.open(small_run.bundle).ranker.network)
+    assert {table.weight.dtype for table in tables} == {torch.bfloat16}
 
 
 def test_training_learns_of_unknown_videos_too(small_run, monkeypatch):

@@ -5,13 +5,14 @@ import pytest
 
 from watchnext.config import IndexConfig
 from watchnext.retrieval.candidates import Wish
+from watchnext.retrieval.index.packed import PackedVectors
 from watchnext.retrieval.saved_sources import build_sources, open_sources, save_sources
 
 
 @pytest.mark.parametrize("engine", ["exact", "cells", "faiss"])
 def test_opened_sources_give_the_same_candidates(small_bundle, small_context, tmp_path, engine):
     network, dataset = small_bundle.generator.network, small_bundle.dataset
-    stored = network.video_vectors.astype(np.float16).astype(np.float32)  # as cells are stored
+    stored = PackedVectors.of(network.video_vectors)[:]  # as cells are stored
     network = dataclasses.replace(network, video_vectors=stored)
     built = build_sources(network, dataset, dataset.test_start, IndexConfig(engine=engine))
     save_sources(built, tmp_path)

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from watchnext.retrieval.index.packed import PackedVectors
 from watchnext.serving.events import LiveEvent
 from watchnext.serving.lookup import UnknownVideoError, history_of, searched, similar
 from watchnext.serving.server import Server, ServerSettings
@@ -67,11 +68,11 @@ def test_similar_videos_are_co_watched_then_near(live):
     assert near[0].score == pytest.approx(float(vectors[row] @ vectors[live.rows_of([near[0].video_id])[0]]), rel=1e-4)
 
 
-def test_stored_vectors_of_float16_score_as_float32(live):
-    halves = live.generator.video_vectors.astype(np.float16)
-    live.generator.video_vectors = halves
+def test_packed_vectors_score_as_what_they_stand_for(live):
+    packed = PackedVectors.of(live.generator.video_vectors[:])
+    live.generator.video_vectors = packed
     near = [place for place in similar(live, "5", 30) if "co_watch" not in place.sources]
-    vectors = halves.astype(np.float64)
+    vectors = packed[:]
     rows, row = live.rows_of(ids(near)), live.rows_of(["5"])[0]
     np.testing.assert_allclose([place.score for place in near], vectors[rows] @ vectors[row], rtol=1e-6)
 

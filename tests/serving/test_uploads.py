@@ -7,6 +7,7 @@ import pytest
 
 from watchnext.errors import RequestError
 from watchnext.events.vocabulary import Vocabulary
+from watchnext.retrieval.index.packed import PackedVectors
 from watchnext.serving.uploads import Overlaid, Uploads, table_of_one
 
 KNOWN = ("title", "channel_id", "tags", "uploaded_at", "category", "language", "duration_seconds")
@@ -146,7 +147,7 @@ def test_vectors_of_both_are_found_by_row():
     assert old.tolist() == [[0, 1], [2, 3], [4, 5]]
 
 
-def test_an_uploads_vector_is_not_rounded_among_stored_float16():
+def test_an_uploads_vector_is_not_rounded_among_packed_ones():
     new = np.array([[0.1, -0.2]], dtype=np.float32)
-    found = Overlaid(np.ones((3, 2), dtype=np.float16), new)[np.array([3, 1])]
+    found = Overlaid(PackedVectors.of(np.ones((3, 2), dtype=np.float32)), new)[np.array([3, 1])]
     assert found.dtype == np.float32 and found.tolist() == [*new.tolist(), [1, 1]]

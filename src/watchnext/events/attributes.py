@@ -41,7 +41,7 @@ def write_videos(log: EventLog, folder: Path, facts: dict[str, Any], config: Pre
         "SELECT video_row AS row, count(*) AS value FROM events "
         f"WHERE completed AND timestamp < {facts['test_start']} GROUP BY video_row",
         rows,
-        np.int64,
+        np.int32,
     )
     completed[0] = 0
     save_arrays(
@@ -60,7 +60,7 @@ def write_videos(log: EventLog, folder: Path, facts: dict[str, Any], config: Pre
 
 def _lists(log: EventLog, values: str, vocabulary: str, source: str, shape: tuple[int, int]) -> Array:
     """The first of a video's listed values as rows of their vocabulary, padded with row 0."""
-    table = np.zeros(shape, dtype=np.int32)
+    table = np.zeros(shape, dtype=_rows_type(log, vocabulary))
     listed = log.connection.execute(
         f"SELECT video, nth - 1 AS nth, v.row AS value FROM (SELECT video, unnest(listed) AS value, "
         f"generate_subscripts(listed, 1) AS nth FROM (SELECT keys.row AS video, {values} AS listed {source})) "
@@ -71,7 +71,8 @@ def _lists(log: EventLog, values: str, vocabulary: str, source: str, shape: tupl
 
 
 def _categories(log: EventLog, table: str, names: list[str], source: str, rows: int) -> Array:
-    columns = np.zeros((rows, len(names)), dtype=np.int32)
+    types = (_rows_type(log, f"{table}.{name}") for name in names)
+    columns = np.zeros((rows, len(names)), dtype=np.result_type(np.int8, *types))
     for place, name in enumerate(names):
         query = (
             f'SELECT keys.row, v.row AS value {source} JOIN "{table}.{name}_vocabulary" v ON {table}."{name}" = v.id'
@@ -89,6 +90,11 @@ def _numbers(log: EventLog, table: str, names: list[str], source: str, rows: int
         ).fetchnumpy()
         columns[values["row"], place] = values["value"]
     return columns
+
+
+def _rows_type(log: EventLog, vocabulary: str) -> np.dtype[Any]:
+    """The smallest signed integers that hold every row: tables of all videos lie in memory."""
+    return np.min_scalar_type(-1 - log.rows(f'"{vocabulary}_vocabulary"'))
 
 
 def _column(log: EventLog, query: str, rows: int, kind: type[np.generic]) -> Array:

@@ -91,6 +91,10 @@ class EmbeddingTable(nn.Module):
         means: Tensor = _Means.apply(self._gate(), self, rows)  # type: ignore[no-untyped-call]
         return means
 
+    def halve(self) -> None:
+        """Rounds trained rows to bfloat16, each number to 1/256 of itself: half of what a server holds."""
+        self.weight = self.weight.to(torch.bfloat16)
+
     @property
     def _learns(self) -> bool:
         return self.training and torch.is_grad_enabled()

@@ -15,6 +15,7 @@ from watchnext.examples.quantiles import Quantiles
 from watchnext.features.inputs import RankingInputs
 from watchnext.features.spec import FeatureSpec, empty_state
 from watchnext.features.state import FeatureState
+from watchnext.layers.embedding import tables_of
 from watchnext.progress import bar, say
 from watchnext.ranking.network import RankingBatch, RankingNetwork, RankingSizes
 from watchnext.ranking.objectives import Outcomes
@@ -185,7 +186,10 @@ def fit_once(
     passes: int | None,
     made_from: str,
 ) -> tuple[RankingNetwork, Outcome]:
-    """Trains on the examples at the places `learning`, until the loss on `held_out` stops falling or for `passes`."""
+    """Trains on the examples at the places `learning`, until the loss on `held_out` stops falling or for `passes`.
+
+    The trained tables are bfloat16: calibration, probe and server know no others.
+    """
     random = torch.Generator().manual_seed(config.seed)
     sample = np.random.default_rng(config.seed).permutation(learning)[:_QUANTILE_ROWS]
     network = RankingNetwork(
@@ -225,7 +229,10 @@ def fit_once(
         passes_planned=config.max_epochs,
     )
     purpose = f"{made_from} {config} {len(learning)}"
-    return network, fit(network, task, schedule, random, Checkpoint(folder, purpose))
+    outcome = fit(network, task, schedule, random, Checkpoint(folder, purpose))
+    for table in tables_of(network):
+        table.halve()
+    return network, outcome
 
 
 def sizes_of(dataset: Dataset) -> RankingSizes:

@@ -64,7 +64,7 @@ def similar(live: LiveBundle, video_id: str, k: int) -> list[PlaceBody]:
     together = np.zeros((1, 0), dtype=np.int64)
     if row < live.uploads.first_row:
         together, _ = generator.co_watch.related(np.array([[row]]), k)
-    vector = generator.video_vectors[np.array([row])].astype(np.float32)
+    vector = generator.video_vectors[np.array([row])]
     struck = np.append(live.blocked, row)
     nearest, _ = generator.index.search(vector, k, [struck])
     found: dict[int, list[str]] = {}

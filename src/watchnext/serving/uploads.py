@@ -12,6 +12,7 @@ from watchnext.events.dataset import Dataset, VideoTable
 from watchnext.events.schema import LATEST_TIME_SECONDS
 from watchnext.events.tokens import title_words
 from watchnext.events.vocabulary import Vocabulary
+from watchnext.retrieval.index.packed import Vectors
 from watchnext.shapes import Array, Float, Int
 
 _OWN = ("title", "channel_id", "tags", "uploaded_at")
@@ -92,13 +93,13 @@ class Uploads:
 class Overlaid:
     """Vectors by row, of a dataset's videos and of uploads."""
 
-    vectors: Float[Array, "videos dim"]
+    vectors: Vectors
     newer: Float[Array, "rows dim"]
 
     def __getitem__(self, rows: Int[Array, "..."]) -> Float[Array, "... dim"]:
         """Gives the vectors of rows of any shape."""
         own = rows >= len(self.vectors)
-        found: Array = self.vectors[np.where(own, 0, rows)].astype(np.float32)
+        found: Array = self.vectors[np.where(own, 0, rows)]
         if own.any():
             found[own] = self.newer[rows[own] - len(self.vectors)]
         return found

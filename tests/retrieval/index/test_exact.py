@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from watchnext.retrieval.index import exact
 from watchnext.retrieval.index.exact import ExactIndex
+from watchnext.retrieval.index.packed import PackedVectors
 
 
 def oracle(vectors: np.ndarray, query: np.ndarray, k: int, excluded: set[int]) -> list[tuple[int, float]]:
@@ -21,7 +22,8 @@ def oracle(vectors: np.ndarray, query: np.ndarray, k: int, excluded: set[int]) -
 def test_it_finds_what_sorting_everything_finds(data):
     seed, num_videos, k = (data.draw(st.integers(low, high)) for low, high in ((0, 999), (2, 40), (1, 50)))
     random = np.random.default_rng(seed)
-    vectors = random.normal(size=(num_videos, 5)).astype(data.draw(st.sampled_from([np.float32, np.float16])))
+    packed = PackedVectors.of(random.normal(size=(num_videos, 5)).astype(np.float32))
+    vectors, stored = packed[:], packed if data.draw(st.booleans()) else packed[:]
     queries = random.normal(size=(3, 5)).astype(np.float32)
     excluded = [data.draw(st.sets(st.integers(0, num_videos - 1))) for _ in range(3)]
     lists = [random.permutation(sorted(rows)).astype(np.int64) for rows in excluded]
@@ -34,7 +36,7 @@ def test_it_finds_what_sorting_everything_finds(data):
         mock.patch.object(exact, "rounded_products_are_fast", return_value=True),
         mock.patch.object(exact, "_CPU", torch.device(data.draw(st.sampled_from(["cpu", "meta"])))),  # or as on a GPU
     ):
-        rows, scores = ExactIndex(vectors, torch.device("cpu")).search(queries, k, lists, allowed)
+        rows, scores = ExactIndex(stored, torch.device("cpu")).search(queries, k, lists, allowed)
     for place in range(3):
         expected = oracle(vectors, queries[place], k, excluded[place] | forbidden)
         assert rows[place].tolist() == [row for row, _ in expected]

@@ -5,10 +5,11 @@ import pytest
 
 from watchnext.retrieval.index import unhurried
 from watchnext.retrieval.index.exact import ExactIndex
+from watchnext.retrieval.index.packed import PackedVectors
 from watchnext.retrieval.index.unhurried import UnhurriedScan
 
 RANDOM = np.random.default_rng(0)
-VECTORS = RANDOM.normal(size=(70, 8)).astype(np.float16).astype(np.float32)
+VECTORS = PackedVectors.of(RANDOM.normal(size=(70, 8)).astype(np.float32))[:]
 QUERIES = RANDOM.normal(size=(3, 8)).astype(np.float32)
 
 
@@ -17,13 +18,15 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(unhurried, "_ROWS_AT_ONCE", 16)
 
 
-@pytest.fixture(params=["memory", "file", "file of float16", "part of a file"])
+@pytest.fixture(params=["memory", "file", "packed", "part of a file"])
 def vectors(request, tmp_path):
     if request.param == "memory":
         return VECTORS
+    if request.param == "packed":
+        PackedVectors.save(VECTORS, tmp_path)
+        return PackedVectors.open(tmp_path)
     more = np.concatenate([RANDOM.normal(size=(5, 8)).astype(np.float32), VECTORS])
-    saved = {"file": VECTORS, "file of float16": VECTORS.astype(np.float16), "part of a file": more}[request.param]
-    np.save(tmp_path / "vectors.npy", saved)
+    np.save(tmp_path / "vectors.npy", VECTORS if request.param == "file" else more)
     mapped = np.load(tmp_path / "vectors.npy", mmap_mode="c")
     return mapped[5:] if request.param == "part of a file" else mapped
 
@@ -47,7 +50,7 @@ def test_it_rests_between_blocks_longer_than_they_took(vectors, monkeypatch):
     assert rests == [20.0] * 4
 
 
-@pytest.mark.parametrize("vectors", ["file"], indirect=True)
+@pytest.mark.parametrize("vectors", ["file", "packed"], indirect=True)
 def test_vectors_in_a_file_are_read_from_there(vectors, monkeypatch):
     monkeypatch.setattr(np.memmap, "__getitem__", None)
     UnhurriedScan(vectors, lambda seconds: None).search(QUERIES, 5)

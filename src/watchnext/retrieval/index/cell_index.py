@@ -10,7 +10,8 @@ from watchnext.memory import read_soon
 from watchnext.native import even_parts, side_by_side
 from watchnext.retrieval.index.cell_search import Scratch, nearest_in_cells
 from watchnext.retrieval.index.cells import Cells, build_cells
-from watchnext.retrieval.index.exact import ExactIndex, best_of, fill_short_lists, open_vectors, save_halves
+from watchnext.retrieval.index.exact import ExactIndex, best_of, fill_short_lists
+from watchnext.retrieval.index.packed import PackedVectors, Vectors
 from watchnext.retrieval.index.protocol import CurvePoint, Lists, checked_queries
 from watchnext.retrieval.index.tuning import open_tuning, save_tuning
 from watchnext.shapes import Array, Bool, Float, Int, RowLists
@@ -26,8 +27,8 @@ _EVERYTHING = np.zeros(0, dtype=bool)
 class CellIndex:
     """Looks at up to `effort` of the vectors for one query, those in the cells that promise most.
 
-    What it finds is scored by the stored vectors. On disk these are float16, half the memory of a server, wherever that
-    can hold them: dot products are then right to 1/2000 of what their terms are large. Videos that may not be found are
+    What it finds is scored by the stored vectors. On disk these are packed: each number is right to 1/4094 of its
+    vector's largest. Videos that may not be found are
     passed over while cells are scanned. A query that finds fewer than k is answered by the exact scan, and so are all
     where so few videos are allowed that scoring each is faster.
     """
@@ -37,7 +38,7 @@ class CellIndex:
     def __init__(
         self,
         cells: Cells,
-        vectors: Float[Array, "videos dim"],
+        vectors: Vectors,
         effort: int,
         curve: tuple[CurvePoint, ...] = (),
     ) -> None:
@@ -98,17 +99,17 @@ class CellIndex:
         """Writes the cells and the vectors."""
         for field in fields(Cells):
             np.save(folder / f"{field.name}.npy", getattr(self._cells, field.name))
-        save_halves(folder, self.vectors)
+        PackedVectors.save(self.vectors, folder)
         save_tuning(folder, self)
 
     @classmethod
     def open(cls, folder: Path) -> "CellIndex":
         """Maps what `save` wrote."""
         arrays = {field.name: np.load(folder / f"{field.name}.npy", mmap_mode="r") for field in fields(Cells)}
-        vectors = open_vectors(folder)
-        for array in (*arrays.values(), vectors):
+        for array in arrays.values():
             read_soon(array)
-        return cls(Cells(**arrays), vectors, *open_tuning(folder))
+        cells = Cells(**arrays)
+        return cls(cells, PackedVectors.open(folder), *open_tuning(folder))
 
     def _search_one(
         self,

@@ -25,7 +25,7 @@ _APPROXIMATE: dict[str, type[CellIndex] | type[FaissIndex] | type[ScannIndex]] =
 _ENGINES = {"exact": ExactIndex, **_APPROXIMATE}
 _SHARDS = "shards"
 # Of each one's files; tests/retrieval/index/golden keeps one index of each version that is read.
-_VERSIONS = {"exact": 1, "cells": 2, "faiss": 1, "scann": 1, _SHARDS: 1}
+_VERSIONS = {"exact": 1, "cells": 3, "faiss": 1, "scann": 1, _SHARDS: 1}
 
 
 def build_index(vectors: Float[Array, "videos dim"], config: IndexConfig) -> BuiltIndex:

@@ -10,7 +10,8 @@ import torch
 from numba import njit
 
 from watchnext.layers.tensors import tensor_on
-from watchnext.native import as_bits, even_parts, fetch_ahead, side_by_side, widened
+from watchnext.native import even_parts, fetch_ahead, side_by_side
+from watchnext.retrieval.index.packed import PackedVectors, Vectors
 from watchnext.retrieval.index.protocol import Lists, checked_queries, padded
 from watchnext.retrieval.index.rounded import UpperBounds, rounded_products_are_fast
 from watchnext.retrieval.index.selection import RunningTop, TopOnDevice
@@ -22,22 +23,22 @@ _SCORES_AT_ONCE = {"cpu": 8_000_000, "cuda": 250_000_000}
 _QUERIES_WORTH_ROUNDING = 64
 _QUERIES_WORTH_PICKING = 4
 _BOUNDS_KEPT = 2  # times k
-_ROWS_SAVED_AT_ONCE = 65_536
 
 
 class ExactIndex:
     """Blocks of a matrix product, and the best of each; row 0 is never found.
 
-    The vectors may be float16; they are multiplied as float32. On the CPU many queries at once are first bounded by
-    products of rounded numbers. On another device the vectors lie there, and of videos with equal scores any may be
+    The vectors may be packed: those that they stand for are scanned. On the CPU many queries at once are first bounded
+    by products of rounded numbers. On another device the vectors lie there, and of videos with equal scores any may be
     found.
     """
 
     is_exact = True
 
-    def __init__(self, vectors: Float[Array, "videos dim"], device: torch.device = _CPU) -> None:
+    def __init__(self, vectors: Vectors, device: torch.device = _CPU) -> None:
         self.vectors = vectors
-        self._on_device = torch.from_numpy(vectors).to(device)
+        self._device = device
+        self._lying = None if isinstance(vectors, PackedVectors) else torch.from_numpy(vectors).to(device)
 
     def search(
         self,
@@ -59,7 +60,7 @@ class ExactIndex:
 
     def save(self, folder: Path) -> None:
         """Writes the vectors."""
-        np.save(folder / "vectors.npy", self.vectors)
+        np.save(folder / "vectors.npy", self.vectors[:])
 
     @classmethod
     def open(cls, folder: Path) -> "ExactIndex":
@@ -73,18 +74,24 @@ class ExactIndex:
         count = len(self.vectors) if columns is None else len(columns)
         wanted = max(min(k, count), 1)
         search = self._by_products
-        if self._on_device.device == _CPU:
+        if self._device == _CPU:
             if columns is not None and len(queries) <= _QUERIES_WORTH_PICKING:
                 search = self._by_picking
-            elif len(queries) >= _QUERIES_WORTH_ROUNDING and count > _BOUNDS_KEPT * wanted:
+            elif self._lying is not None and len(queries) >= _QUERIES_WORTH_ROUNDING and count > _BOUNDS_KEPT * wanted:
                 search = self._by_bounds if rounded_products_are_fast() else search
         return padded(*search(queries, wanted, struck, columns), k)
 
     def _by_products(
         self, queries: Float[Array, "batch dim"], k: int, struck: "Struck", columns: Int[Array, "columns"] | None
     ) -> Lists:
-        users = torch.from_numpy(queries).to(self._on_device.device)
-        return self._scan(lambda part: users @ self._on_device[part].float().T, len(queries), k, struck, columns)
+        users = torch.from_numpy(queries).to(self._device)
+        return self._scan(lambda part: users @ self._of(part).T, len(queries), k, struck, columns)
+
+    def _of(self, part: Any) -> Float[Tensor, "_ dim"]:
+        """The vectors of a slice of rows, or of some rows."""
+        if self._lying is not None:
+            return self._lying[part]
+        return torch.from_numpy(self.vectors[part]).to(self._device)
 
     def _by_picking(
         self, queries: Float[Array, "batch dim"], k: int, struck: "Struck", columns: Int[Array, "columns"] | None
@@ -101,11 +108,9 @@ class ExactIndex:
     ) -> Lists:
         """Scores those with the highest bounds; where others might be as good, scores all."""
         bounds = UpperBounds(torch.from_numpy(queries))
-        rows, highest = self._scan(
-            lambda part: bounds(self._on_device[part]), len(queries), _BOUNDS_KEPT * k, struck, columns
-        )
+        rows, highest = self._scan(lambda part: bounds(self._of(part)), len(queries), _BOUNDS_KEPT * k, struck, columns)
         scores = np.where(np.isneginf(highest), highest, 0.0).astype(np.float32)
-        side_by_side(_score_lists, even_parts(len(rows), rows.size), (queries, as_bits(self.vectors), rows, scores))
+        side_by_side(_score_lists, even_parts(len(rows), rows.size), (queries, self.vectors, rows, scores))
         order = np.lexsort((rows, -scores), axis=1)[:, :k]
         rows, scores = np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1)
         unsure = np.flatnonzero(scores[:, -1] < bounds.at_most(highest[:, -1]))
@@ -123,7 +128,7 @@ class ExactIndex:
     ) -> Lists:
         """Gives the rows that score highest, and how they score; `score` takes a slice of rows, or some rows."""
         count = len(self.vectors) if columns is None else len(columns)
-        device = self._on_device.device
+        device = self._device
         top = RunningTop(num_queries, k) if device == _CPU else TopOnDevice(num_queries, k, device)
         block = max(1, _SCORES_AT_ONCE[device.type] // num_queries)
         for first in range(0, count, block):
@@ -137,17 +142,17 @@ class ExactIndex:
         return (places if columns is None or not count else columns[places]), best
 
 
-def exact_scores(
-    query: Float[Array, "dim"], vectors: Float[Array, "videos dim"], rows: Int[Array, "rows"]
-) -> Float[Array, "rows"]:
+def exact_scores(query: Float[Array, "dim"], vectors: Vectors, rows: Int[Array, "rows"]) -> Float[Array, "rows"]:
     """Gives the dot product of the query with each of the rows of `vectors`."""
+    if isinstance(vectors, PackedVectors):
+        return vectors.scores(query, rows)
     scores = np.empty(len(rows), dtype=np.float32)
-    _score(query, as_bits(vectors), rows, scores)
+    _score(query, vectors, rows, scores)
     return scores
 
 
 def best_of(
-    query: Float[Array, "dim"], vectors: Float[Array, "videos dim"], rows: Int[Array, "rows"], k: int
+    query: Float[Array, "dim"], vectors: Vectors, rows: Int[Array, "rows"], k: int
 ) -> tuple[Int[Array, "_"], Float[Array, "_"]]:
     """Gives up to k of the rows with the highest dot products, best first, and these."""
     scores = exact_scores(query, vectors, rows)
@@ -172,7 +177,7 @@ def _score(query: Any, vectors: Any, rows: Any, scores: Any) -> None:  # pragma:
         vector = vectors[rows[place]]
         total = np.float32(0.0)
         for component in range(dim):
-            total += query[component] * widened(vector[component])
+            total += query[component] * vector[component]
         scores[place] = total
 
 
@@ -191,7 +196,7 @@ def _score_lists(
 
 def fill_short_lists(
     lists: Lists,
-    vectors: Float[Array, "videos dim"],
+    vectors: Vectors,
     queries: Float[Array, "batch dim"],
     excluded: RowLists | None,
     allowed: Bool[Array, "videos"] | None,
@@ -242,15 +247,3 @@ def open_vectors(folder: Path) -> Float[Array, "videos dim"]:
     """Maps `vectors.npy` copy-on-write: PyTorch wants writable memory, the file stays as it is."""
     vectors: Array = np.load(folder / "vectors.npy", mmap_mode="c")
     return vectors
-
-
-def save_halves(folder: Path, vectors: Float[Array, "videos dim"]) -> None:
-    """Writes `vectors.npy` as float16, a block at a time; as they are where a number is too large for that."""
-    blocks = [slice(first, first + _ROWS_SAVED_AT_ONCE) for first in range(0, len(vectors), _ROWS_SAVED_AT_ONCE)]
-    if any(np.abs(vectors[block]).max(initial=0.0) > np.finfo(np.float16).max for block in blocks):
-        np.save(folder / "vectors.npy", vectors)
-        return
-    halves = np.lib.format.open_memmap(folder / "vectors.npy", "w+", np.float16, vectors.shape)
-    for block in blocks:
-        halves[block] = vectors[block]
-    halves.flush()

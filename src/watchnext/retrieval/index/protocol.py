@@ -6,6 +6,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 import numpy as np
 
 from watchnext.errors import RequestError
+from watchnext.retrieval.index.packed import Vectors
 from watchnext.shapes import Array, Bool, Float, Int, RowLists
 
 Lists: TypeAlias = tuple[Int[Array, "batch k"], Float[Array, "batch k"]]
@@ -44,8 +45,8 @@ class BuiltIndex(VideoIndex, Protocol):
     """An index over the rows of one matrix."""
 
     @property
-    def vectors(self) -> Float[Array, "videos dim"]:
-        """The vectors that it was built from."""
+    def vectors(self) -> Vectors:
+        """The vectors that it was built from, or those as they were packed."""
         ...
 
 

@@ -1,5 +1,6 @@
 """A full scan in no hurry: whoever serves beside it keeps the disk, the memory and the cores."""
 
+import math
 import mmap
 import time
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 
 from watchnext.retrieval.index.exact import Struck
+from watchnext.retrieval.index.packed import PackedVectors, Vectors
 from watchnext.retrieval.index.protocol import Lists, checked_queries, padded
 from watchnext.retrieval.index.selection import RunningTop
 from watchnext.shapes import Array, Bool, Float, RowLists
@@ -26,7 +28,7 @@ class UnhurriedScan:
 
     is_exact = True
 
-    def __init__(self, vectors: Float[Array, "videos dim"], rest: Callable[[float], object]) -> None:
+    def __init__(self, vectors: Vectors, rest: Callable[[float], object]) -> None:
         self.vectors = vectors
         self._rest = rest
 
@@ -46,7 +48,7 @@ class UnhurriedScan:
             if first:
                 self._rest(_RESTS * (time.perf_counter() - began))
                 began = time.perf_counter()
-            scores = torch.from_numpy(queries) @ torch.from_numpy(block).float().T
+            scores = torch.from_numpy(queries) @ torch.from_numpy(block).T
             if allowed is not None:
                 scores[:, torch.from_numpy(~allowed[first : first + len(block)])] = -torch.inf
             if first == 0:
@@ -56,14 +58,23 @@ class UnhurriedScan:
         return padded(*top.best(), k)
 
     def _blocks(self) -> Iterator[tuple[int, Float[Array, "_ dim"]]]:
-        vectors, (count, dim) = self.vectors, self.vectors.shape
-        base: Any = vectors.base
-        if not isinstance(vectors, np.memmap) or not isinstance(base, mmap.mmap):  # or is part of a mapping
-            for first in range(0, count, _ROWS_AT_ONCE):
-                yield first, vectors[first : first + _ROWS_AT_ONCE]
-            return
-        with open(str(vectors.filename), "rb") as file:
-            file.seek(vectors.offset)
-            for first in range(0, count, _ROWS_AT_ONCE):
-                rows = min(_ROWS_AT_ONCE, count - first)
-                yield first, np.fromfile(file, vectors.dtype, rows * dim).reshape(rows, dim)
+        vectors, starts = self.vectors, range(0, len(self.vectors), _ROWS_AT_ONCE)
+        if isinstance(vectors, PackedVectors):
+            parts = zip(_parts_of(vectors.codes), _parts_of(vectors.scale), strict=True)
+            yield from zip(starts, (PackedVectors(*part)[:] for part in parts), strict=True)
+        else:
+            yield from zip(starts, _parts_of(vectors), strict=True)
+
+
+def _parts_of(array: Array) -> Iterator[Array]:
+    """Some rows at a time, from the file of a mapped array; not where it is part of a mapping."""
+    base: Any = array.base
+    if not isinstance(array, np.memmap) or not isinstance(base, mmap.mmap):
+        for first in range(0, len(array), _ROWS_AT_ONCE):
+            yield array[first : first + _ROWS_AT_ONCE]
+        return
+    with open(str(array.filename), "rb") as file:
+        file.seek(array.offset)
+        for first in range(0, len(array), _ROWS_AT_ONCE):
+            shape = (min(_ROWS_AT_ONCE, len(array) - first), *array.shape[1:])
+            yield np.fromfile(file, array.dtype, math.prod(shape)).reshape(shape)

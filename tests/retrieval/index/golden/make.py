@@ -15,7 +15,7 @@ from watchnext.retrieval.index.parts import ShardedIndex
 
 def main(wanted: list[str]) -> None:
     """Writes them."""
-    vectors = np.random.default_rng(3).normal(size=(201, 16)).astype(np.float16).astype(np.float32)
+    vectors = np.random.default_rng(3).normal(size=(201, 16)).astype(np.float32)
     vectors[0] = 0.0
     queries = np.random.default_rng(5).normal(size=(8, 16)).astype(np.float32)
     for name in wanted:
