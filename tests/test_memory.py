@@ -1,6 +1,8 @@
 import ctypes
 import mmap
 import platform
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 
 from watchnext import memory
-from watchnext.memory import file_of_pages, keep_freed_memory, large_pages, read_soon
+from watchnext.memory import file_of_pages, give_back_freed_memory, keep_freed_memory, large_pages, read_soon
 
 
 @pytest.mark.parametrize(("libc", "listens"), [("glibc", True), ("musl", False)])
@@ -17,6 +19,34 @@ def test_only_glibc_is_told(monkeypatch, libc, listens):
         pytest.skip("no glibc on this machine")
     monkeypatch.setattr(platform, "libc_ver", lambda: (libc, "2.36"))
     assert keep_freed_memory() is listens
+
+
+FREED = """
+import os
+from watchnext.memory import give_back_freed_memory, keep_freed_memory
+
+def held_bytes():
+    return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+keep_freed_memory()
+blocks = [b"x" * 1_000_000 for _ in range(100)]
+del blocks
+before = held_bytes()
+give_back_freed_memory()
+print(before - held_bytes())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="elsewhere nothing is kept")
+def test_what_was_kept_can_be_given_back():
+    done = subprocess.run([sys.executable, "-c", FREED], capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 80_000_000
+
+
+def test_without_glibc_nothing_is_given_back(monkeypatch):
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("musl", "1.2"))
+    monkeypatch.setattr(ctypes, "CDLL", None)
+    give_back_freed_memory()
 
 
 def test_large_pages_are_asked_for_and_come_zeroed():

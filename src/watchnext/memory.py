@@ -26,6 +26,12 @@ def keep_freed_memory() -> bool:
     return all(told)
 
 
+def give_back_freed_memory() -> None:
+    """Hands what is freed but kept back to the system, where this is glibc."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def file_of_pages(path: Path, num_bytes: int) -> mmap.mmap:
     """Gives a new file of zeros as memory, for reading and writing at random places.
 

@@ -82,6 +82,13 @@ def test_nothing_is_served_before_the_first_bundle(deployments):
         deployments.rollback()
 
 
+def test_what_checking_a_bundle_took_is_given_back(monkeypatch, deployments, first):
+    given = []
+    monkeypatch.setattr(deployment, "give_back_freed_memory", lambda: given.append(True))
+    deployments.promote(first)
+    assert given == [True]
+
+
 def test_rollback_goes_back_and_forth(deployments, first, second):
     deployments.promote(first)
     with pytest.raises(RequestError, match="nothing to go back to"):

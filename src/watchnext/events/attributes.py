@@ -50,22 +50,23 @@ def write_videos(log: EventLog, folder: Path, facts: dict[str, Any], config: Pre
             "channel_row": channels,
             "categorical": _categories(log, "videos", facts["video_categories"], source, rows),
             "continuous": _numbers(log, "videos", facts["video_numbers"], source, rows),
-            "tag_rows": _lists(log, "tags", "tags", source, (rows, config.max_tags)),
-            "title_rows": _lists(log, TITLE_WORDS, "title_tokens", source, (rows, config.max_title_words)),
+            "tag_rows": _lists(log, "tags", "tags", source, rows, config.max_tags),
+            "title_rows": _lists(log, TITLE_WORDS, "title_tokens", source, rows, config.max_title_words),
             "uploaded_at": uploaded,
             "num_completed": completed,
         },
     )
 
 
-def _lists(log: EventLog, values: str, vocabulary: str, source: str, shape: tuple[int, int]) -> Array:
-    """The first of a video's listed values as rows of their vocabulary, padded with row 0."""
-    table = np.zeros(shape, dtype=_rows_type(log, vocabulary))
+def _lists(log: EventLog, values: str, vocabulary: str, source: str, rows: int, most: int) -> Array:
+    """The first of a video's listed values as rows of their vocabulary, padded with row 0 to the longest list."""
     listed = log.connection.execute(
         f"SELECT video, nth - 1 AS nth, v.row AS value FROM (SELECT video, unnest(listed) AS value, "
         f"generate_subscripts(listed, 1) AS nth FROM (SELECT keys.row AS video, {values} AS listed {source})) "
-        f"JOIN {vocabulary}_vocabulary v ON value = v.id WHERE nth <= {shape[1]}"
+        f"JOIN {vocabulary}_vocabulary v ON value = v.id WHERE nth <= {most}"
     ).fetchnumpy()
+    width = max(1, int(listed["nth"].max(initial=-1)) + 1)
+    table = np.zeros((rows, width), dtype=_rows_type(log, vocabulary))
     table[listed["video"], listed["nth"]] = listed["value"]
     return table
 

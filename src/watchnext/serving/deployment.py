@@ -13,6 +13,7 @@ import numpy as np
 
 from watchnext.artifacts import open_artifact, state_on_disk, writing_file
 from watchnext.errors import ArtifactError, ConfigurationError, RequestError, WatchnextError
+from watchnext.memory import give_back_freed_memory
 from watchnext.serving.events import LiveEvent
 from watchnext.serving.funnel import Question
 from watchnext.serving.live_records import past_of
@@ -178,6 +179,7 @@ class Deployments:
             raise ArtifactError(f"{path} cannot be read: {error.strerror}. Name the folder of a bundle.") from error
         _refuse_other_answers(recommender, path)
         self._note_checked(on_disk)
+        give_back_freed_memory()  # of checking and trying it
         return Variant(name, share, path.absolute(), recommender, time.time())
 
     def _checked(self) -> list[str]:

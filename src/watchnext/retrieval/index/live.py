@@ -66,7 +66,7 @@ class LiveIndex:
     def __init__(self, built: BuiltIndex) -> None:
         vectors = built.vectors
         nobody = Part(ExactIndex(np.zeros((1, vectors.shape[1]), dtype=np.float32)), np.zeros(1, dtype=np.int64))
-        self._state = _State(Part(built, np.arange(len(vectors))), np.zeros(0, dtype=np.int64), nobody)
+        self._state = _State(Part(built, np.arange(len(vectors), dtype=np.int32)), np.zeros(0, dtype=np.int64), nobody)
         self._changing = threading.Lock()
         self._changes_since_rebuild: list[Callable[[_State], _State]] | None = None
 

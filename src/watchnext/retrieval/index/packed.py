@@ -120,8 +120,11 @@ def _score(
 def _unpack(codes: Any, scale: Any, vectors: Any, begin: int, end: int) -> None:  # pragma: no cover  # compiled
     dim = vectors.shape[1]
     half = codes.shape[1] - dim
+    signed = codes.view(np.int8)
     for row in range(begin, end):
-        for number in range(dim):
-            byte = codes[row, dim + number % half]
-            low = byte >> 4 if number >= half else byte & 15
-            vectors[row, number] = scale[row] * np.float32(np.int32(np.int8(codes[row, number])) * 16 + np.int32(low))
+        high, low, vector = signed[row], codes[row, dim:], vectors[row]
+        upper_high, upper = high[half:], vector[half:]
+        for number in range(half):
+            vector[number] = scale[row] * np.float32(np.int16(16 * high[number] + (low[number] & 15)))
+        for number in range(dim - half):
+            upper[number] = scale[row] * np.float32(np.int16(16 * upper_high[number] + (low[number] >> 4)))

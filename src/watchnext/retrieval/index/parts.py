@@ -30,11 +30,11 @@ class Part:
         """Gives the k best of this part; rows as they are called outside."""
         inside = [self.places_of(rows) for rows in excluded] if excluded else None
         found, scores = self.index.search(queries, k, inside, None if allowed is None else self._allowed(allowed))
-        return self.rows[found], scores
+        return self.rows[found].astype(np.int64), scores
 
     def places_of(self, rows: Int[Array, "_"]) -> Int[Array, "_"]:
         """Gives what those of the rows that are in this part are called inside."""
-        places = np.searchsorted(self.rows, rows)
+        places = np.searchsorted(self.rows, rows.astype(self.rows.dtype))  # of two types, it would copy all of ours
         there = self.rows[np.minimum(places, len(self.rows) - 1)] == rows
         found: Array = places[there]
         return found
