@@ -21,6 +21,7 @@ from watchnext.shapes import Array, Float, Tensor
 
 _WORTH_A_THREAD = 4096
 _PARTS_OF_A_THREAD = 8
+_TABLE_SLACK = 4
 
 
 def as_array(table: Float[Tensor, "rows dim"]) -> Array:
@@ -114,3 +115,23 @@ def rounded(value: Any, old: Any) -> Any:  # pragma: no cover  # compiled
     """The nearest number to a float32 of the type that `old` has; of two, the one whose last bit is 0."""
     last_bit = (np.float32(value).view(np.uint32) >> np.uint32(16)) & np.uint32(1)
     return narrowed(value, np.uint32(0x7FFF) + last_bit, old)
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def table_size(count: int) -> int:  # pragma: no cover  # compiled
+    """The length of a hash table that has room enough for so many keys: a power of two."""
+    size = 4
+    while size < _TABLE_SLACK * count:
+        size *= 2
+    return size
+
+
+@njit(nogil=True, cache=True, inline="always")
+@no_type_check
+def place_in(table: Any, key: Any) -> int:  # pragma: no cover  # compiled
+    """Where a hash table of keys above 0 holds the key, or has room for it."""
+    place = key & (len(table) - 1)
+    while table[place] != 0 and table[place] != key:
+        place = (place + 1) & (len(table) - 1)
+    return place

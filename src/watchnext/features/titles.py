@@ -6,10 +6,9 @@ import numpy as np
 from numba import njit
 
 from watchnext.events.vocabulary import Vocabulary
-from watchnext.native import even_parts, side_by_side
+from watchnext.native import even_parts, place_in, side_by_side, table_size
 from watchnext.shapes import Array, Float, Int
 
-_TABLE_SLACK = 4
 TITLE_NAMES = ("user_title.searched_tokens", "user_title.searched_share")
 """The names of what `searched_titles` gives."""
 
@@ -49,14 +48,11 @@ def searched_titles(
 def _look_up(
     title_rows: Any, video_row: Any, searched_words: Any, found: Any, begin: int, end: int
 ) -> None:  # pragma: no cover  # compiled
-    size = 1
-    while size < _TABLE_SLACK * searched_words.shape[1]:
-        size *= 2
-    table = np.empty(size, np.int64)
+    table = np.empty(table_size(searched_words.shape[1]), np.int64)
     for user in range(begin, end):
         table[:] = 0
         for word in searched_words[user]:
-            table[_place(table, word)] = word
+            table[place_in(table, word)] = word
         for candidate in range(video_row.shape[1]):
             title = title_rows[video_row[user, candidate]]
             num_words, num_searched = 0, 0
@@ -67,16 +63,6 @@ def _look_up(
                     repeated |= title[earlier] == word
                 if word > 0 and not repeated:
                     num_words += 1
-                    num_searched += table[_place(table, word)] == word
+                    num_searched += table[place_in(table, word)] == word
             found[user, candidate, 0] = num_searched
             found[user, candidate, 1] = num_searched / num_words if num_words > 0 else np.nan
-
-
-@njit(nogil=True, cache=True, inline="always")
-@no_type_check
-def _place(table: Any, word: Any) -> int:  # pragma: no cover  # compiled
-    """Where a small hash table of words holds the word, or has room for it."""
-    place = word & (len(table) - 1)
-    while table[place] != 0 and table[place] != word:
-        place = (place + 1) & (len(table) - 1)
-    return place

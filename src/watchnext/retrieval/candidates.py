@@ -3,11 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, no_type_check, runtime_checkable
 
 import numpy as np
+from numba import njit
 
 from watchnext.examples.contexts import UserContext
+from watchnext.native import even_parts, place_in, side_by_side, table_size
 from watchnext.retrieval.co_watch import CoWatch
 from watchnext.retrieval.index.protocol import BuiltIndex, Lists, VideoIndex
 from watchnext.retrieval.network import RetrievalModel
@@ -212,10 +214,27 @@ def without(rows: Int[Array, "batch width"], excluded: RowLists, k: int) -> Int[
 def _allowed_places(rows: Int[Array, "batch width"], excluded: RowLists, k: int) -> Int[Array, "batch k"]:
     """The first k places of each user's list that hold no excluded row, padded with -1."""
     places = np.full((len(rows), k), -1)
-    for user, left_out in enumerate(excluded):
-        allowed = np.flatnonzero(~np.isin(rows[user], left_out) & (rows[user] > 0))[:k]
-        places[user, : len(allowed)] = allowed
+    offsets = np.cumsum([0, *map(len, excluded)])
+    together = np.concatenate([*excluded, rows[:0, 0]])
+    side_by_side(_find_allowed, even_parts(len(excluded), rows.size), (rows, together, offsets, places))
     return places
+
+
+@njit(nogil=True, cache=True)
+@no_type_check  # the tests' type checker would wrap it in what Numba cannot compile
+def _find_allowed(
+    rows: Any, excluded: Any, offsets: Any, places: Any, begin: int, end: int
+) -> None:  # pragma: no cover  # compiled
+    for user in range(begin, end):
+        table = np.zeros(table_size(offsets[user + 1] - offsets[user]), np.int64)
+        for place in range(offsets[user], offsets[user + 1]):
+            table[place_in(table, excluded[place])] = excluded[place]
+        found = 0
+        for place in range(rows.shape[1]):
+            row = rows[user, place]
+            if found < places.shape[1] and row > 0 and table[place_in(table, row)] != row:
+                places[user, found] = place
+                found += 1
 
 
 def _moved_up(column: Num[Array, "batch width"], places: Int[Array, "batch k"]) -> Num[Array, "batch k"]:

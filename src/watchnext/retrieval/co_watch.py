@@ -2,18 +2,24 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, no_type_check
 
 import numpy as np
+from numba import njit
 from scipy import sparse
 
 from watchnext.artifacts import load_arrays, save_arrays
 from watchnext.examples.contexts import UserContext
 from watchnext.examples.next_watch import NextWatches
+from watchnext.native import place_in, table_size
 from watchnext.progress import bar
 from watchnext.shapes import Array, Float, Int
 
 _BLOCK_ROWS = 4096
 _LAST_WATCHES = 50
+_BITS_OF_A_ROW = 32
+_ROW = 2**_BITS_OF_A_ROW - 1
+_LARGEST = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -58,18 +64,10 @@ class CoWatch:
         rows = np.zeros((len(watched_row), k), dtype=np.int64)
         scores = np.zeros((len(watched_row), k), dtype=np.float32)
         for user, watched in enumerate(watched_row[:, :_LAST_WATCHES]):
-            found, similarity = self._summed(watched[watched > 0])
-            order = np.lexsort((found, -similarity))[:k]
-            rows[user, : len(order)], scores[user, : len(order)] = found[order], similarity[order]
+            keys = np.sort(_summed(self.offsets, self.neighbour_row, self.similarity, watched[watched > 0]))[:k]
+            rows[user, : len(keys)] = keys & _ROW
+            scores[user, : len(keys)] = (_LARGEST - (keys >> _BITS_OF_A_ROW)).astype(np.int32).view(np.float32)
         return rows, scores
-
-    def _summed(self, watched: Int[Array, "history"]) -> tuple[Int[Array, "rows"], Float[Array, "rows"]]:
-        """All neighbours of the watched videos, each with the sum of its similarities."""
-        begin, end = self.offsets[watched], self.offsets[watched + 1]
-        lengths = end - begin
-        places = np.repeat(end - np.cumsum(lengths), lengths) + np.arange(lengths.sum())
-        found, owner = np.unique(self.neighbour_row[places], return_inverse=True)
-        return found.astype(np.int64), np.bincount(owner, self.similarity[places], len(found)).astype(np.float32)
 
     def save(self, folder: Path) -> None:
         """Writes the neighbours."""
@@ -82,6 +80,34 @@ class CoWatch:
     def open(cls, folder: Path) -> "CoWatch":
         """Maps what `save` wrote."""
         return cls(**load_arrays(folder, ("offsets", "neighbour_row", "similarity")))
+
+
+@njit(nogil=True, cache=True)
+@no_type_check  # the tests' type checker would wrap it in what Numba cannot compile
+def _summed(offsets: Any, neighbour_row: Any, similarity: Any, watched: Any) -> Any:  # pragma: no cover  # compiled
+    """All neighbours of the watched videos, each with the sum of its similarities as one number.
+
+    Sorted, they have the largest sums first and of equals the smallest row: bits of floats above 0 are in their order.
+    """
+    count = 0
+    for row in watched:
+        count += offsets[row + 1] - offsets[row]
+    size = table_size(count)
+    table, sums, places = np.zeros(size, np.int64), np.zeros(size, np.float64), np.empty(count, np.int64)
+    num = 0
+    for row in watched:
+        for pair in range(offsets[row], offsets[row + 1]):
+            place = place_in(table, np.int64(neighbour_row[pair]))
+            if table[place] == 0:
+                table[place] = neighbour_row[pair]
+                places[num] = place
+                num += 1
+            sums[place] += similarity[pair]
+    keys = np.empty(num, np.int64)
+    for nth in range(num):
+        bits = np.int64(np.float32(sums[places[nth]]).view(np.int32))
+        keys[nth] = ((_LARGEST - bits) << _BITS_OF_A_ROW) | table[places[nth]]
+    return keys
 
 
 def _largest(matrix: sparse.csr_array, count: int) -> sparse.csr_array:
