@@ -8,6 +8,7 @@ import torch
 from watchnext.bundle.bundle import Bundle
 from watchnext.config import FeaturesConfig, RankingConfig
 from watchnext.errors import DataError
+from watchnext.events.dataset import Dataset, Segments
 from watchnext.examples.contexts import seen_before
 from watchnext.examples.impressions import impressions_between
 from watchnext.features.spec import empty_state
@@ -69,13 +70,41 @@ def test_negatives_of_our_own_were_not_met_before(small_run, shown):
     assert not any(video in rows for video, rows in zip(negatives.video_row, seen, strict=True))
 
 
-def test_some_impressions_are_learnt_as_of_an_unknown_video(shown):
-    many = shown.part(np.arange(20_000) % len(shown))
-    some = _some_without_video(many, 1)
+DAY = 86_400
+
+
+def met_first(dataset: Dataset, days: dict[int, int]) -> Dataset:
+    """The dataset, in which each video was met on the log's first day, but for some."""
+    first = np.full(dataset.num_videos, dataset.facts["log_start"])
+    first[list(days)] += DAY * np.array(list(days.values()))
+    segments = Segments(np.arange(dataset.num_videos + 1), first)
+    timelines = dataclasses.replace(dataset.video_timelines, segments=segments)
+    return dataclasses.replace(dataset, video_timelines=timelines)
+
+
+def impressions_of(shown, video_row, day, count, dataset):
+    some = shown.part(np.arange(count) % len(shown))
+    timestamp = np.full(count, dataset.facts["log_start"] + day * DAY + 60)
+    return dataclasses.replace(some, video_row=np.full(count, video_row), timestamp=timestamp)
+
+
+@pytest.mark.parametrize("num_new", [0, 40, 1_000, 20_000])
+def test_two_of_a_hundred_are_learnt_as_of_an_unknown_video_new_ones_first(shown, small_dataset, num_new):
+    """Video 7 is met on day 9, half an hour before; video 8 long before, and 9 with everything at the log's start."""
+    assert small_dataset.test_start - small_dataset.validation_start < 4 * DAY
+    dataset = met_first(small_dataset, {7: 9, 8: 5})
+    new = impressions_of(shown, 7, 9, num_new, dataset)
+    known = [impressions_of(shown, 8, 9, 10_000, dataset), impressions_of(shown, 9, 0, 10_000, dataset)]
+    many = new.followed_by(known[0]).followed_by(known[1])
+    some = _some_without_video(dataset, many, 1)
     changed = some.video_row != many.video_row
-    assert changed.mean() == pytest.approx(0.02, abs=0.005)
+    assert changed.mean() == pytest.approx(0.02, abs=0.003)
     assert not some.video_row[changed].any()
     np.testing.assert_array_equal(some.watch_seconds, many.watch_seconds)
+    of_new, of_others = changed[:num_new], changed[num_new:]
+    if num_new in (40, 1_000):  # fewer than are wanted, and more: a half of them at most
+        assert of_new.mean() == pytest.approx({40: 0.5, 1_000: 0.42}[num_new], abs=0.2 if num_new == 40 else 0.05)
+    assert bool(of_others.any()) == (num_new < 1_000)
 
 
 def test_the_network_that_serves_is_calibrated(small_run):

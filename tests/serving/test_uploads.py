@@ -41,10 +41,14 @@ def test_a_video_is_described_as_the_log_would_describe_it(dataset, table):
 def test_of_many_tags_and_words_as_many_count_as_the_logs_longest_lists_have(dataset, table):
     tags = ["nobody", *(tag for video in table("videos") for tag in video["tags"])]
     rows = dataset.vocabularies["tags"].rows_of(tags)
-    assert table_of_one(dataset, {"tags": tags}).tag_rows.tolist() == [rows[: max(len(video["tags"]) for video in table("videos"))].tolist()]
+    assert table_of_one(dataset, {"tags": tags}).tag_rows.tolist() == [
+        rows[: max(len(video["tags"]) for video in table("videos"))].tolist()
+    ]
     title = " ".join(video["title"] for video in table("videos"))
     words = dataset.vocabularies["title_tokens"].rows_of(title.split())
-    assert table_of_one(dataset, {"title": title}).title_rows.tolist() == [words[: max(len(video["title"].split()) for video in table("videos"))].tolist()]
+    assert table_of_one(dataset, {"title": title}).title_rows.tolist() == [
+        words[: max(len(video["title"].split()) for video in table("videos"))].tolist()
+    ]
 
 
 def test_of_what_is_not_said_or_not_known_nothing_is_known(dataset):

@@ -30,6 +30,8 @@ _CHUNK = 2048
 _QUANTILE_ROWS = 200_000
 _PROBE_ROWS = 64
 _SHARE_WITHOUT_VIDEO = 0.02
+_MOST_OF_NEW_ONES = 0.5
+_DAY, _TINY = 86_400, 1e-9
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,9 @@ def fit_ranking(
     examples = training.followed_by(validation)
     if not has_impressions:
         examples = _with_unwatched_candidates(dataset, generator, examples, config, spec, serving)
-    inputs = compute_inputs(dataset, generator, _some_without_video(examples, config.seed), serving, state, spec)
+    inputs = compute_inputs(
+        dataset, generator, _some_without_video(dataset, examples, config.seed), serving, state, spec
+    )
     probe = inputs.part(np.random.default_rng(config.seed).permutation(len(inputs))[:_PROBE_ROWS])
     learning = np.flatnonzero(examples.timestamp < dataset.validation_start)
     held_out = np.flatnonzero(examples.timestamp >= dataset.validation_start)
@@ -94,12 +98,22 @@ def fit_ranking(
     return FittedRanking(final_network, probe, state, spec, {"search": search, "final": final})
 
 
-def _some_without_video(examples: Impressions, seed: int) -> Impressions:
+def _some_without_video(dataset: Dataset, examples: Impressions, seed: int) -> Impressions:
     """The impressions, a share of them as if of videos outside the vocabulary: tomorrow's uploads are such.
 
-    The vocabulary is that of the training period, so nothing else would teach what to expect of them.
+    The vocabulary is that of the training period, so nothing else would teach what to expect of them. A site shows new
+    videos for reasons of its own, so those that were new at their impression go first: such as the log first met within
+    the length of a validation period. Up to half of them; where there are few, any others besides.
     """
-    known = np.random.default_rng(seed).random(len(examples)) >= _SHARE_WITHOUT_VIDEO
+    timelines = dataset.video_timelines.segments
+    first_seen = np.append(timelines.timestamp, dataset.log_end)[timelines.offsets[examples.video_row]]
+    new_for_seconds = max(dataset.test_start - dataset.validation_start, _DAY)
+    age = examples.timestamp - first_seen
+    is_new = (age < new_for_seconds) & (first_seen >= dataset.facts["log_start"] + new_for_seconds)
+    new = float(is_new.mean())
+    of_new = min(_MOST_OF_NEW_ONES, _SHARE_WITHOUT_VIDEO / max(new, _TINY))
+    of_others = (_SHARE_WITHOUT_VIDEO - of_new * new) / max(1.0 - new, _TINY)
+    known = np.random.default_rng(seed).random(len(examples)) >= np.where(is_new, of_new, of_others)
     return replace(examples, video_row=examples.video_row * known)
 
 
