@@ -106,10 +106,13 @@ def _some_without_video(dataset: Dataset, examples: Impressions, seed: int) -> I
     the length of a validation period. Up to half of them; where there are few, any others besides.
     """
     timelines = dataset.video_timelines.segments
-    first_seen = np.append(timelines.timestamp, dataset.log_end)[timelines.offsets[examples.video_row]]
+    begin, end = (timelines.offsets[examples.video_row + later] for later in (0, 1))
+    log_start = dataset.facts["log_start"]
+    first_seen = timelines.timestamp[np.minimum(begin, len(timelines.timestamp) - 1)]
+    first_seen = np.where(end > begin, first_seen, log_start)  # a candidate that nobody met is not new
     new_for_seconds = max(dataset.test_start - dataset.validation_start, _DAY)
     age = examples.timestamp - first_seen
-    is_new = (age < new_for_seconds) & (first_seen >= dataset.facts["log_start"] + new_for_seconds)
+    is_new = (age >= 0) & (age < new_for_seconds) & (first_seen >= log_start + new_for_seconds)
     new = float(is_new.mean())
     of_new = min(_MOST_OF_NEW_ONES, _SHARE_WITHOUT_VIDEO / max(new, _TINY))
     of_others = (_SHARE_WITHOUT_VIDEO - of_new * new) / max(1.0 - new, _TINY)
