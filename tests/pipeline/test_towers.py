@@ -26,7 +26,7 @@ def run(small_run, tmp_path) -> pipeline.Run:
 @pytest.fixture
 def two_towers(monkeypatch) -> None:
     """None and a small one in the place of nine."""
-    few = {"no hidden layer": {"tower": ()}, comparing.DEEPEST: {"tower": (16,)}}
+    few = {"no hidden layer": {"tower": (), "max_epochs": 2}, comparing.DEEPEST: {"tower": (16,), "max_epochs": 2}}
     monkeypatch.setattr(comparing, "VARIANTS", few)
 
 
