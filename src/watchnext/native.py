@@ -44,7 +44,7 @@ def even_parts(count: int, work: int) -> list[int]:
     parts = min(num_parts(work), max(count, 1))
     if parts == 1:
         return [0, count]  # a request asks often
-    return [int(bound) for bound in np.linspace(0, count, parts + 1)]
+    return [count * part // parts for part in range(parts + 1)]
 
 
 def side_by_side(kernel: Callable[..., None], bounds: list[int], arguments: tuple[Any, ...]) -> None:

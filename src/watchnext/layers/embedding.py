@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from watchnext.layers.row_kernels import adagrad_on_rows, bag_means, rounding_noise
+from watchnext.layers.row_kernels import adagrad_on_rows, bag_means, no_noise, rounding_noise
 from watchnext.memory import file_of_pages, large_pages
 from watchnext.progress import bar
 from watchnext.shapes import Float, Int, Tensor
@@ -126,7 +126,8 @@ class RowwiseAdagrad:
             if table.uses:
                 rows, sources, gradients = _joined(table.uses)
                 table.uses.clear()
-                noise = rounding_noise(self.seed + place, number, table.dim)
+                is_rounded = table.weight.dtype == torch.bfloat16
+                noise = rounding_noise(self.seed + place, number, table.dim) if is_rounded else no_noise(table.dim)
                 adagrad_on_rows(
                     table.weight, table.squared_gradient, rows, sources, gradients, self.learning_rate, noise
                 )

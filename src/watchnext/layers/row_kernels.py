@@ -5,6 +5,7 @@ does that in passes over copies; here each row is read once and written once, an
 docs/results.md has what that is worth.
 """
 
+from functools import cache
 from typing import Any, no_type_check
 
 import numpy as np
@@ -56,6 +57,12 @@ def adagrad_on_rows(
 def rounding_noise(seed: int, step: int, dim: int) -> UInt16[Array, "_"]:
     """Gives the random 16 bits that a step's roundings take a stretch of `dim` from, each row another stretch."""
     return np.random.default_rng([seed, step]).integers(0, 2**16, _NOISE_LENGTH + dim, dtype=np.uint16)
+
+
+@cache
+def no_noise(dim: int) -> UInt16[Array, "_"]:
+    """Gives what stands in its place where nothing is rounded: drawing it took a twentieth of small training steps."""
+    return np.zeros(_NOISE_LENGTH + dim, dtype=np.uint16)
 
 
 def adagrad_in_torch(

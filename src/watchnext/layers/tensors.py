@@ -1,5 +1,7 @@
 """NumPy arrays as tensors where the network is."""
 
+from itertools import chain
+
 import numpy as np
 import torch
 from torch import nn
@@ -18,8 +20,8 @@ def training_device() -> torch.device:
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """Gives the device of the module's parameters."""
-    return next(module.parameters()).device
+    """Gives the device of the module's tables, or else of its parameters, which all lie together."""
+    return next(chain(module.buffers(), module.parameters())).device  # tables, which come first, are buffers
 
 
 def kept_at_random(shape: torch.Size, dropout: float, generator: torch.Generator) -> Bool[Tensor, "..."]:
