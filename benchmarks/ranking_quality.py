@@ -105,7 +105,7 @@ def main() -> None:
         bundles = [_trained(run, run.ranking.seed + place) for place in range(chosen.seeds)]
         facts: dict[str, Any] = {"train_seconds": (time.monotonic() - began) / chosen.seeds}
         dataset = bundles[0].dataset
-        truth = impressions_between(dataset.events, dataset.test_start, dataset.log_end)
+        truth = impressions_between(dataset.events, dataset.test_start, dataset.log_end, dataset.page)
         predictions = {_OURS: [_expected_watch_seconds(bundle, truth) for bundle in bundles]}
         python = chosen.peers / "ranking" / "bin" / "python"
         if python.exists():
@@ -208,7 +208,7 @@ def _columns(inputs: RankingInputs, kind: type) -> Array:
 
 def _sums(truth: Impressions, predicted: Float[Array, "rows"]) -> dict[str, PairSums]:
     """Figures that are ratios of sums over users, whom the paired test resamples."""
-    loss = weighted_loss(truth.user_row, truth.user_row, truth.watch_seconds, truth.completed, predicted)
+    loss = weighted_loss(truth.page_of_user, truth.user_row, truth.watch_seconds, truth.completed, predicted)
     _, user = np.unique(truth.user_row, return_inverse=True)
     errors = np.bincount(user, np.square(truth.watch_seconds - predicted))
     return {

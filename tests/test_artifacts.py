@@ -138,7 +138,7 @@ def test_an_artifact_of_another_kind_is_refused(tmp_path: Path) -> None:
 def test_another_format_version_is_refused(tmp_path: Path) -> None:
     write_thing(tmp_path / "thing")
     change_manifest(tmp_path / "thing", lambda manifest: manifest.update(format_version=99))
-    with pytest.raises(ArtifactError, match=r"another format version than 6.*make it again"):
+    with pytest.raises(ArtifactError, match=r"another format version than 7.*make it again"):
         open_artifact(tmp_path / "thing", "thing")
 
 

@@ -15,10 +15,13 @@ def users_without_a_past(batch: int) -> UserContext:
     return UserContext(users, users, ids, ids, values, flags, flags, ids, ids, ids, values)
 
 
-def impressions_of(user_row: Sequence[int], video_row: Sequence[int], watch_seconds: Sequence[float]) -> Impressions:
+def impressions_of(
+    user_row: Sequence[int], video_row: Sequence[int], watch_seconds: Sequence[float], page: Sequence[int] | None = None
+) -> Impressions:
     seconds, nothing = np.array(watch_seconds, dtype=np.float64), np.zeros(len(user_row), dtype=np.int64)
     outcomes = (seconds, seconds > 0, seconds > 10, np.zeros(len(user_row), dtype=bool))
-    return Impressions(np.array(user_row), nothing, np.array(video_row), nothing, nothing, *outcomes)
+    pages = nothing if page is None else np.array(page)
+    return Impressions(np.array(user_row), nothing, np.array(video_row), nothing, nothing, pages, *outcomes)
 
 
 @pytest.fixture(scope="session")

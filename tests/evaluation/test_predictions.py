@@ -40,6 +40,13 @@ def test_figures_are_those_worked_by_hand(make_impressions):
     assert scores["xauc"] == pytest.approx(5 / 6, abs=0.005)
 
 
+def test_the_loss_is_of_pairs_on_one_page(make_impressions):
+    # Of user 1 the 20 s are reversed on one page, and beside 60 s and 1 s of another page nothing is wrong.
+    truth = make_impressions([1, 1, 1, 1], [3, 4, 5, 6], [20.0, 4.0, 60.0, 1.0], [7, 7, 8, 8])
+    loss = score_predictions({"ours": np.array([1.0, 2.0, 4.0, 3.0])}, truth, CONFIG)["ours"]["weighted_loss"]
+    assert loss.value == pytest.approx(20 / 80)
+
+
 def test_every_predictor_is_scored(make_impressions):
     truth = make_impressions([1, 1], [3, 4], [20.0, 4.0])
     scores = score_predictions({"right": np.array([2.0, 1.0]), "wrong": np.array([1.0, 2.0])}, truth, CONFIG)

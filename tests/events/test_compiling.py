@@ -168,6 +168,17 @@ def test_of_repeats_one_like_counts_and_the_later_position(compiled: Compile) ->
     assert (small.events("liked"), small.events("position")) == ([True, False, False], [7, 0, 0])
 
 
+def test_impressions_of_one_page_share_a_number(compiled: Compile) -> None:
+    header = EVENTS.replace("seconds\n", "seconds,page_id\n")
+    impressions = header + "ann,a,10,30,first\nann,b,11,0,first\nann,c,12,0,second\nbob,a,95,9,\n"
+    small = compiled({"watches.csv": WATCHES, "impressions.csv": impressions})
+    # ann at 10 (b of the watches, and a), 11, 12, 20 and 40, bob at 50, 60, 70 and 95, cid at 95.
+    unknown, first, also_first, second, *others = small.dataset.page.tolist()
+    assert first == also_first > 0 and second > 0 and first != second
+    assert [unknown, *others] == [0] * 7
+    assert small.dataset.page.dtype == np.int32
+
+
 @pytest.mark.parametrize("table", ["watches.csv", "impressions.csv"])
 def test_a_log_without_likes_and_positions_has_none(compiled: Compile, table: str) -> None:
     small = compiled({table: WATCHES})

@@ -72,6 +72,7 @@ def make_dataset(records, has_impressions=True):
     return Dataset(
         Artifact(Path("nowhere"), "dataset", "", {}, {}, {"has_impressions": has_impressions}),
         records.events,
+        np.zeros(len(records.events.video_row), np.int32),
         records.searches,
         records.users,
         VideoTable(**numbers, **lists, continuous=np.zeros((1, 0))),

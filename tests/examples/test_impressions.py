@@ -36,6 +36,21 @@ def test_impressions_equal_a_loop(records_of, random_log, seed):
     assert tuples(found, *names, "liked") == [tuple(event[key] for key in (*keys, "liked")) for event in wanted]
 
 
+def test_pages_are_those_of_the_impressions_where_they_are_asked_for(records_of):
+    log = [{"user": 1, "when": 5, "video": 1, "shown": False}, {"user": 1, "when": 6, "video": 1, "seconds": 2.0}]
+    events = records_of([*log, {"user": 2, "when": 7, "video": 1, "seconds": 2.0}]).events
+    assert impressions_between(events, 0, 9).page.tolist() == [0, 0]
+    assert impressions_between(events, 0, 9, np.array([7, 8, 9], np.int32)).page.tolist() == [8, 9]
+
+
+def test_pages_of_two_users_are_never_one(records_of):
+    log = [{"user": user, "when": when, "video": 1, "seconds": 2.0} for user in (1, 2) for when in (1, 2, 3)]
+    shown = impressions_between(records_of(log).events, 0, 9, np.array([0, 2**30, 0, 0, 2**30, 1], np.int32))
+    first, second, again, *others = shown.page_of_user.tolist()
+    assert first == again != second
+    assert len({first, second, *others}) == 5
+
+
 def test_a_part_keeps_rows_together(records_of):
     events = records_of([{"user": 1, "when": when, "video": 10 + when, "seconds": 1.0} for when in range(4)]).events
     part = impressions_between(events, 0, 9).part(np.array([3, 1]))

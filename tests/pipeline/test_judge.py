@@ -1,4 +1,5 @@
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -48,6 +49,13 @@ def test_watch_times_that_are_not_known_are_not_judged(bundle):
     unknown = dataclasses.replace(events, watch_seconds=np.full_like(events.watch_seconds, np.nan))
     report = judge(with_dataset(bundle, events=unknown), CONFIG, {}, {})
     assert report.ranking == {} and report.reliability_by_group == {} and report.retrieval
+
+
+def test_impressions_are_compared_with_those_of_their_page(bundle):
+    alone = with_dataset(bundle, page=np.arange(1, len(bundle.dataset.page) + 1))
+    loss, own = (judge(one, CONFIG, {}, {}).ranking["watchnext"]["weighted_loss"] for one in (bundle, alone))
+    assert 0.0 < loss.value < 0.5
+    assert math.isnan(own.value)  # nobody has a pair
 
 
 def test_every_way_of_grouping_holds_all_impressions(bundle):

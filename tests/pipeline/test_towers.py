@@ -10,6 +10,7 @@ from watchnext.config import RankingConfig
 from watchnext.errors import DataError
 from watchnext.evaluation.bootstrap import Estimate
 from watchnext.evaluation.towers import TowerScore, towers_as_json, towers_from_json
+from watchnext.evaluation.watch_time import weighted_loss
 
 pytestmark = pytest.mark.usefixtures("unchecked_types")
 
@@ -66,6 +67,19 @@ def test_the_report_shows_what_was_compared(run, two_towers):
     assert "no hidden layer" in page and "Weighted loss of each tower" in page
     told = json.loads((run.part("evaluation") / "report.json").read_text())
     assert told["towers"][0]["papers"] == 0.416
+
+
+def test_impressions_are_compared_with_those_of_their_page(run, two_towers, monkeypatch):
+    asked = []
+
+    def seen(page, user_row, *others):
+        asked.append((len(set(user_row.tolist())), len(set(page.tolist())), len(page)))
+        return weighted_loss(page, user_row, *others)
+
+    monkeypatch.setattr(comparing, "weighted_loss", seen)
+    pipeline.compare_towers(run, seeds=1)
+    for users, pages, rows in asked:
+        assert 1.5 * users < pages == rows / 4, "four videos a page, several pages a user"
 
 
 def test_towers_of_another_dataset_are_not_shown(run, two_towers, monkeypatch):

@@ -28,7 +28,7 @@ def score_predictions(
     scored: dict[str, dict[str, Estimate | float]] = {}
     watched = truth.watch_seconds
     for name, predicted in predictions.items():
-        loss = weighted_loss(truth.user_row, truth.user_row, watched, truth.completed, predicted)
+        loss = weighted_loss(truth.page_of_user, truth.user_row, watched, truth.completed, predicted)
         within = xauc_within_users(truth.user_row, watched, predicted)
         scored[name] = {
             "weighted_loss": ratio_estimate(loss.counted, loss.total, config.bootstrap_draws, config.seed),

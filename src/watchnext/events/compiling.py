@@ -28,6 +28,8 @@ _POSITION = f"""
          ELSE 0 END
 """
 """SQL: the place on a page, counted from 1; 0 where it is not known."""
+_PAGE = "coalesce(1 + CAST(hash(page_id) >> 34 AS INTEGER), 0)"
+"""SQL: a number that impressions of one page share; 0 where it is not known. Only pages of one user are compared."""
 
 
 def compile_dataset(log: EventLog, path: Path, split: SplitConfig, prepare: PrepareConfig) -> None:
@@ -73,18 +75,20 @@ def _merge_events(log: EventLog) -> None:
                    bool_or(liked) AS liked,
                    bool_or(shown) AS shown,
                    max(surface) AS surface,
-                   max(position) AS position
+                   max(position) AS position,
+                   max(page) AS page
             FROM (
-                SELECT user_id, video_id, timestamp, watch_seconds, liked, shown, surface, position,
+                SELECT user_id, video_id, timestamp, watch_seconds, liked, shown, surface, position, page,
                        coalesce(clicked, watch_seconds > 0, completed, false) AS clicked,
                        coalesce(completed, {log.mapping.completed_rule}, false) AS completed
                 FROM (
                     SELECT user_id, video_id, timestamp, watch_seconds, clicked, completed,
-                           coalesce(liked, false) AS liked, true AS shown, surface, {_POSITION} AS position
+                           coalesce(liked, false) AS liked, true AS shown, surface, {_POSITION} AS position,
+                           {_PAGE} AS page
                     FROM impressions
                     UNION ALL
                     SELECT user_id, video_id, timestamp, watch_seconds, true, completed,
-                           false, {only_watches}, surface, 0
+                           false, {only_watches}, surface, 0, 0
                     FROM watches
                 ) LEFT JOIN (SELECT video_id, duration_seconds FROM videos) USING (video_id)
             )
@@ -199,7 +203,7 @@ def _write_events(log: EventLog, folder: Path, facts: dict[str, Any]) -> None:
         """
         CREATE TABLE events AS
         SELECT users.row AS owner, timestamp, coalesce(videos.row, 0) AS video_row, watch_seconds, clicked, completed,
-               liked, shown, coalesce(surfaces.row, 0) AS surface_row, position
+               liked, shown, coalesce(surfaces.row, 0) AS surface_row, position, page
         FROM merged
         JOIN users_vocabulary users ON user_id = users.id
         LEFT JOIN videos_vocabulary videos ON video_id = videos.id
@@ -219,6 +223,7 @@ def _write_events(log: EventLog, folder: Path, facts: dict[str, Any]) -> None:
         "shown": "|b1",
         "surface_row": "<i4",
         "position": "<i2",
+        "page": "<i4",
     }
     _write_segments(log, folder / "events", "SELECT * FROM events", kinds, owners)
     watches = (

@@ -122,10 +122,12 @@ class Dataset:
     """A compiled log: the border type between events and examples.
 
     The facts hold its periods (`Periods`) and counts; ids and frequencies come from events before `test_start` only.
+    `page` is a number that events of one user on one page share, 0 where it is not known: for judging, never an input.
     """
 
     artifact: Artifact
     events: UserEvents
+    page: Int[Array, "events"]
     searches: SearchTokens
     users: UserTable
     videos: VideoTable
@@ -152,6 +154,7 @@ class Dataset:
                 watch_places=watches["places"],
                 **events,
             ),
+            load_arrays(path / "events", ("page",))["page"],
             SearchTokens(_segments(path / "searches"), **load_arrays(path / "searches", ("token_row",))),
             UserTable(**load_arrays(path / "users", _names(UserTable))),
             VideoTable(**load_arrays(path / "videos", _names(VideoTable))),

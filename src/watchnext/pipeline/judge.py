@@ -95,7 +95,7 @@ def _judge_ranking(
     bundle: Bundle, config: EvaluationConfig
 ) -> tuple[dict[str, Any], list[tuple[float, float, int]], dict[str, list[GroupReliability]]]:
     dataset = bundle.dataset
-    truth = impressions_between(dataset.events, dataset.test_start, dataset.log_end)
+    truth = impressions_between(dataset.events, dataset.test_start, dataset.log_end, dataset.page)
     past = impressions_between(dataset.events, dataset.ranking_start, dataset.test_start)
     if not len(truth) or not len(past):
         return {}, [], {}

@@ -55,7 +55,7 @@ def compare_towers(
         DataError: a period has no impressions of which the watch time is known.
     """
     moments = (dataset.ranking_start, dataset.validation_start, dataset.test_start, dataset.log_end)
-    periods = [impressions_between(dataset.events, *ends) for ends in itertools.pairwise(moments)]
+    periods = [impressions_between(dataset.events, *ends, dataset.page) for ends in itertools.pairwise(moments)]
     refuse_without_watch_time(periods[0])
     if not all(len(part) for part in periods):
         raise DataError("towers are compared on a test period, after a validation period: the log has none to keep.")
@@ -90,7 +90,7 @@ def _loss(
     parts = [judged[start : start + _ROWS_AT_ONCE] for start in range(0, len(judged), _ROWS_AT_ONCE)]
     predicted = np.concatenate([network.predictions(inputs.part(part)).score[:, 0] for part in parts])
     truth = examples.part(judged)
-    return weighted_loss(truth.user_row, truth.user_row, truth.watch_seconds, truth.completed, predicted)
+    return weighted_loss(truth.page_of_user, truth.user_row, truth.watch_seconds, truth.completed, predicted)
 
 
 def _scored(name: str, found: dict[str, PairSums], config: EvaluationConfig) -> TowerScore:
