@@ -1,11 +1,12 @@
 """The ranking network as it serves: 500 candidates of one user on one core, beside the training code.
 
-    python benchmarks/ranker.py [--requests 300] [--precision bfloat16]
+    python benchmarks/ranker.py [--requests 300] [--precision auto]
 
 A network of the default sizes as it was made, before it learns: the vocabularies of a log of a million videos, the
-features of the default settings, a tenth of the values unknown. The limit is what bare products of bfloat16 take, of
-the tower's sizes. `cpu` is the thread's own time: where others share the core, only that says what the code takes, so
-ratios are of it. Shares are of stages that each follow a whole request and find its caches. Ends with one JSON line.
+features of the default settings, a tenth of the values unknown. The limit is what bare products take, of the tower's
+sizes, in bfloat16 where the processor has it and else in float32. `cpu` is the thread's own time: where others share
+the core, only that says what the code takes, so ratios are of it. Shares are of stages that each follow a whole
+request and find its caches. Ends with one JSON line.
 """
 
 import watchnext  # noqa: F401  # isort: skip  # before PyTorch: watchnext.threads
@@ -27,6 +28,7 @@ from watchnext.features.state import Keys
 from watchnext.memory import keep_freed_memory
 from watchnext.native import as_array
 from watchnext.ranking.network import RankingNetwork, RankingSizes
+from watchnext.ranking.products import has_bfloat16
 from watchnext.ranking.runtime import Ranker
 from watchnext.shapes import Array
 
@@ -47,7 +49,7 @@ def main() -> None:
     """Makes the network, times it in all ways, and prints the figures."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--requests", type=int, default=300)
-    arguments.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16")
+    arguments.add_argument("--precision", choices=("auto", "bfloat16", "int8", "float32"), default="auto")
     options = arguments.parse_args()
     keep_freed_memory()
     torch.set_num_threads(1)
@@ -60,7 +62,8 @@ def main() -> None:
 
     wall, cpu = timed(ranker.predictions, requests, options.requests)
     _, training = timed(network.predictions, requests, COMPARED)
-    _, products = timed(products_of(network, ranker.candidate_rows(requests[0]).shape[1]), requests, COMPARED)
+    width = sum(rows.shape[1] for rows in ranker.candidate_rows(requests[0]))
+    _, products = timed(products_of(network, width), requests, COMPARED)
     p50, p99, cpu_p50, products_p50 = (
         float(np.quantile(seconds, level) * 1e3)
         for seconds, level in ((wall, 0.5), (wall, 0.99), (cpu, 0.5), (products, 0.5))
@@ -128,8 +131,9 @@ def values_like(random: np.random.Generator, rows: int, features: int) -> Array:
 def products_of(network: RankingNetwork, width: int) -> Callable[[RankingInputs], object]:
     """Gives what multiplies rows of the tower's widths and does nothing else."""
     widths = (width, *network.config.tower)
-    weights = [torch.randn(*sizes).bfloat16() for sizes in pairwise(widths)]
-    rows = [torch.rand(CANDIDATES, size).bfloat16() for size in widths[:-1]]
+    dtype = torch.bfloat16 if has_bfloat16() else torch.float32
+    weights = [torch.randn(*sizes).to(dtype) for sizes in pairwise(widths)]
+    rows = [torch.rand(CANDIDATES, size).to(dtype) for size in widths[:-1]]
     return lambda _: [torch.mm(*factors) for factors in zip(rows, weights, strict=True)]
 
 
@@ -144,7 +148,7 @@ def shares(ranker: Ranker, requests: list[RankingInputs]) -> dict[str, float]:
     """Gives what share of a request its stages take."""
     lookup, meaning = Lookup.of(ranker.network.quantiles, np.float32, exact=False), ranker.network.meaning
     outputs = torch.zeros(1, CANDIDATES, ranker.network.outputs.out_features)
-    target = as_array(ranker.candidate_rows(requests[0]))
+    target = as_array(ranker.candidate_rows(requests[0])[-1])
 
     def look_up(inputs: RankingInputs) -> None:
         lookup.write(inputs.values[0], target, 0, powers=True)

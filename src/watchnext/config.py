@@ -301,9 +301,10 @@ class RankingConfig(Checked):
     embedding_learning_rate: float = setting(0.02, "row-wise Adagrad, for the embedding tables", least=0.0)
     dropout: float = setting(0.3, "share of hidden units left out while training", least=0.0, most=0.99)
     precision: str = setting(
-        "bfloat16",
-        "of matrix products when serving; bfloat16 takes half the time and is held to the network's own predictions",
-        choices=("bfloat16", "float32"),
+        "auto",
+        "of matrix products when serving: 'auto' is bfloat16 where the processor has it, else int8; either takes half "
+        "the time and is held to the network's own predictions",
+        choices=("auto", "float32", "bfloat16", "int8"),
     )
     seed: int = setting(1, "of every random act of this stage", least=0)
 

@@ -1,4 +1,4 @@
-"""What our compiled loops share: threads, the memory of tensors, numbers of 16 bits, and asking for memory ahead.
+"""What our compiled loops share: threads, the memory of tensors, short numbers, and asking for memory ahead.
 
 Numba compiles a loop at its first call and keeps it on disk. A bfloat16 is a 16-bit integer in there, the upper half of
 a float32.
@@ -17,20 +17,20 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic, overload
 
-from watchnext.shapes import Array, Float, Tensor
+from watchnext.shapes import Array, Num, Tensor
 
 _WORTH_A_THREAD = 4096
 _PARTS_OF_A_THREAD = 8
 _TABLE_SLACK = 4
 
 
-def as_array(table: Float[Tensor, "rows dim"]) -> Array:
+def as_array(table: Num[Tensor, "rows dim"]) -> Array:
     """Gives a tensor's own memory as NumPy, bfloat16 as 16-bit integers."""
     if table.dtype == torch.bfloat16:
         bits: Array = table.view(torch.int16).numpy().view(np.uint16)
         return bits
-    floats: Array = table.numpy()
-    return floats
+    numbers: Array = table.numpy()
+    return numbers
 
 
 def num_parts(work: int) -> int:
@@ -102,6 +102,8 @@ def narrowed(value: Any, noise: Any, old: Any) -> Any:
 
 @overload(narrowed, strict=False)
 def _narrowed_by_type(value: Any, noise: Any, old: Any) -> Any:
+    if old == types.uint8:
+        return lambda value, noise, old: np.uint8(np.int32(np.float32(value) * np.float32(127.0) + np.float32(0.5)))
     if isinstance(old, types.Integer):
         return lambda value, noise, old: np.uint16(
             (np.float32(value).view(np.uint32) + np.uint32(noise)) >> np.uint32(16)
@@ -112,7 +114,10 @@ def _narrowed_by_type(value: Any, noise: Any, old: Any) -> Any:
 @njit(nogil=True, cache=True)
 @no_type_check  # the tests' type checker would wrap it in what Numba cannot compile
 def rounded(value: Any, old: Any) -> Any:  # pragma: no cover  # compiled
-    """The nearest number to a float32 of the type that `old` has; of two, the one whose last bit is 0."""
+    """The nearest number to a float32 of the type that `old` has; of two, the one whose last bit is 0.
+
+    A byte counts steps of 1/127, from 0 to 1.
+    """
     last_bit = (np.float32(value).view(np.uint32) >> np.uint32(16)) & np.uint32(1)
     return narrowed(value, np.uint32(0x7FFF) + last_bit, old)
 

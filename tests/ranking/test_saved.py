@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from watchnext.artifacts import Artifact, open_artifact, writing
 from watchnext.errors import ArtifactError
-from watchnext.ranking.runtime import has_bfloat16
+from watchnext.ranking.products import has_bfloat16
 from watchnext.ranking.saved import open_ranker, save_network
 
 
@@ -46,7 +46,7 @@ needs_bfloat16 = pytest.mark.skipif(not has_bfloat16(), reason="this processor d
 
 @pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=needs_bfloat16)])
 def test_the_setting_says_in_what_is_computed(make_network, save, monkeypatch, precision):
-    monkeypatch.setattr("watchnext.ranking.runtime.has_bfloat16", lambda: True)
+    monkeypatch.setattr("watchnext.ranking.products.has_bfloat16", lambda: True)
     assert open_ranker(save(network=make_network(precision=precision))).precision == precision
 
 
@@ -103,16 +103,16 @@ def test_the_refusal_says_what_came_and_what_was_expected(save, network, make_in
         open_ranker(save(half, probe=part))
 
 
-@needs_bfloat16
-def test_bfloat16_may_differ_by_little_and_not_by_much(make_network, save):
-    network = make_network(precision="bfloat16", tower=(256, 128))
+@pytest.mark.parametrize("precision", [pytest.param("bfloat16", marks=needs_bfloat16), "int8"])
+def test_what_is_rounded_may_differ_by_little_and_not_by_much(make_network, save, precision):
+    network = make_network(precision=precision, tower=(256, 128))
     open_ranker(save(change_probe("score", 1.005), network=network))
     with pytest.raises(ArtifactError, match="does not predict here"):
         open_ranker(save(change_probe("score", 1.05), network=network))
 
 
 def test_a_bundle_of_bfloat16_opens_where_there_is_none(make_network, save, monkeypatch):
-    monkeypatch.setattr("watchnext.ranking.runtime.has_bfloat16", lambda: False)
+    monkeypatch.setattr("watchnext.ranking.products.has_bfloat16", lambda: False)
     assert open_ranker(save(network=make_network(precision="bfloat16"))).precision == "float32"
 
 

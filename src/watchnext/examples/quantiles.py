@@ -105,7 +105,7 @@ class Lookup:
     ) -> None:
         """Writes the quantiles, and their powers as `with_powers` has them, into columns of `rows` from `first` on.
 
-        Rows of 16-bit integers are given bfloat16.
+        Rows of 16-bit integers are given bfloat16, bytes steps of 1/127.
         """
         # Column after column, as a request's features lie in memory anyway: each has its own keys.
         columns = np.ascontiguousarray(values.T, dtype=self.keys.dtype)
