@@ -5,7 +5,7 @@ a float32.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
@@ -50,16 +50,16 @@ def even_parts(count: int, work: int) -> list[int]:
 def side_by_side(kernel: Callable[..., None], bounds: list[int], arguments: tuple[Any, ...]) -> None:
     """Calls the kernel for each part, in threads: compiled loops let go of the interpreter."""
     parts = pairwise(bounds)
-
-    def work() -> None:
-        for first, last in parts:  # whoever is free takes the next part
-            kernel(*arguments, first, last)
-
     helpers = min(torch.get_num_threads(), len(bounds) - 1) - 1
-    jobs = [_threads(os.getpid()).submit(work) for _ in range(helpers)]
-    work()
+    jobs = [_threads(os.getpid()).submit(_work, kernel, parts, arguments) for _ in range(helpers)]
+    _work(kernel, parts, arguments)
     for job in jobs:
         job.result()
+
+
+def _work(kernel: Callable[..., None], parts: Iterator[tuple[int, int]], arguments: tuple[Any, ...]) -> None:
+    for first, last in parts:  # whoever is free takes the next part
+        kernel(*arguments, first, last)
 
 
 @cache

@@ -5,16 +5,16 @@ import time
 import uuid
 import weakref
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from watchnext.config import ServingConfig
 from watchnext.errors import UnknownUserError, WatchnextError
-from watchnext.retrieval.candidates import Candidates, Job
-from watchnext.retrieval.index.protocol import Lists
+from watchnext.retrieval.candidates import Candidates
 from watchnext.serving.answer_log import AnswerLog
 from watchnext.serving.answered import Answered
 from watchnext.serving.deadlines import Budget, SideBySide
@@ -174,11 +174,7 @@ class Service:
                 user = funnel.live.generator.network.vectors_of(context)
             self.vectors.append((weakref.ref(funnel.live), user[0]))
             del self.vectors[:-_REMEMBERED]
-
-            def gather(jobs: Mapping[str, Job]) -> Mapping[str, Lists]:
-                return self._sources.gather(jobs, budget)
-
-            candidates = funnel.candidates(question, context, gather, user)
+            candidates = funnel.candidates(question, context, partial(self._sources.gather, budget=budget), user)
         except Exception as error:
             self._leave_out("trending", error, budget)
             return self._popular(variant, question)

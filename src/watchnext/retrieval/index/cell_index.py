@@ -84,14 +84,8 @@ class CellIndex:
             return ExactIndex(self.vectors).search(queries, k, excluded, allowed)
         wanted = max(min(k, len(self.vectors) - 1), 1)
         rows, scores = np.zeros((len(queries), k), dtype=np.int64), np.full((len(queries), k), -np.inf, np.float32)
-
-        def search_some(first: int, last: int) -> None:
-            for place in range(first, last):
-                left_out = excluded[place] if excluded else None
-                found = self._search_one(queries[place], wanted, left_out, allowed, budget)
-                rows[place, : len(found[0])], scores[place, : len(found[0])] = found
-
-        side_by_side(search_some, even_parts(len(queries), len(queries) * budget), ())
+        arguments = (queries, wanted, excluded, allowed, budget, rows, scores)
+        side_by_side(self._search_some, even_parts(len(queries), len(queries) * budget), arguments)
         fill_short_lists((rows, scores), self.vectors, queries, excluded, allowed)
         return rows, scores
 
@@ -110,6 +104,24 @@ class CellIndex:
             read_soon(array)
         cells = Cells(**arrays)
         return cls(cells, PackedVectors.open(folder), *open_tuning(folder))
+
+    def _search_some(
+        self,
+        queries: Float[Array, "batch dim"],
+        k: int,
+        excluded: RowLists | None,
+        allowed: Bool[Array, "videos"] | None,
+        budget: int,
+        rows: Int[Array, "batch _"],
+        scores: Float[Array, "batch _"],
+        first: int,
+        last: int,
+    ) -> None:
+        """Writes the lists of some queries."""
+        for place in range(first, last):
+            left_out = excluded[place] if excluded else None
+            found = self._search_one(queries[place], k, left_out, allowed, budget)
+            rows[place, : len(found[0])], scores[place, : len(found[0])] = found
 
     def _search_one(
         self,

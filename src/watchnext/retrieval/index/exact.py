@@ -97,11 +97,13 @@ class ExactIndex:
         self, queries: Float[Array, "batch dim"], k: int, struck: "Struck", columns: Int[Array, "columns"] | None
     ) -> Lists:
         """Reads vectors where they lie, which is faster for one query than to copy them together."""
-
-        def score(part: Tensor) -> Tensor:
-            return torch.from_numpy(np.stack([exact_scores(query, self.vectors, part.numpy()) for query in queries]))
-
-        return self._scan(score, len(queries), k, struck, columns)
+        return self._scan(
+            lambda part: torch.from_numpy(np.stack([exact_scores(one, self.vectors, part.numpy()) for one in queries])),
+            len(queries),
+            k,
+            struck,
+            columns,
+        )
 
     def _by_bounds(
         self, queries: Float[Array, "batch dim"], k: int, struck: "Struck", columns: Int[Array, "columns"] | None
