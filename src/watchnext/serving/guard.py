@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from limits import RateLimitItem, parse
-from limits.storage import MemoryStorage
-from limits.strategies import FixedWindowRateLimiter
+from limits.aio.storage import MemoryStorage  # the other one starts a thread at each request
+from limits.aio.strategies import FixedWindowRateLimiter
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -134,7 +134,7 @@ class Guard:
 
     async def _limited(self, scope: Scope, receive: Receive, send: Send) -> None:
         address = (scope.get("client") or ("unknown",))[0]
-        if not self._limiter.hit(self._rate, address):
+        if not await self._limiter.hit(self._rate, address):
             await _say(send, 429, f"more than {self.rate} came from this address: wait a little.", retry_seconds=1)
             return
         length = dict(scope["headers"]).get(b"content-length", b"0")
