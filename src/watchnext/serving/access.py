@@ -1,4 +1,7 @@
-"""What routes ask for: the server, and a token."""
+"""What routes ask for: the server, and a token.
+
+Asynchronous, though nothing is waited for: FastAPI would run each in a thread of its own.
+"""
 
 from typing import Annotated
 
@@ -16,12 +19,19 @@ def server_of(request: Request) -> Server:
     return server
 
 
-def may_write(request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> None:
+async def running(request: Request) -> Server:
+    """Gives the same, to a route."""
+    return server_of(request)
+
+
+async def may_write(
+    request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+) -> None:
     """Lets only those pass who have the writers' token, or the admin's."""
     refuse_without_token(request, admin=False)
 
 
-def may_administrate(
+async def may_administrate(
     request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 ) -> None:
     """Lets only those pass who have the admin's token."""
@@ -38,6 +48,6 @@ def refuse_without_token(request: Request, *, admin: bool) -> None:
         )
 
 
-Running = Annotated[Server, Depends(server_of)]
+Running = Annotated[Server, Depends(running)]
 WRITE = [Depends(may_write)]
 ADMIN = [Depends(may_administrate)]
