@@ -217,7 +217,7 @@ CHOICES = [
     ("retrieval", "table_type", ["float32", "bfloat16"]),
     ("ranking", "negatives", ["all", "unclicked"]),
     ("ranking", "weights", ["watch_seconds", "equal"]),
-    ("ranking", "precision", ["auto", "bfloat16", "float32", "int8"]),
+    ("ranking", "precision", ["auto", "float32", "bfloat16", "int8"]),
     ("serving", "clock", ["log", "wall"]),
 ]
 
