@@ -28,6 +28,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -114,6 +115,7 @@ def made(folder: Path, videos: int) -> Path:
 
 def limits_of(bundle: Path) -> tuple[float, list[str], list[Any]]:
     """Gives the milliseconds of bare search, features and network, and some users and videos to ask for."""
+    torch.set_num_threads(1)  # as a request has
     recommender = Recommender.open(bundle)
     funnel, dataset = recommender.funnel, recommender.bundle.dataset
     random = np.random.default_rng(1)
