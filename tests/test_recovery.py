@@ -223,9 +223,9 @@ embedding_dim = 16
 history_length = 3
 num_search_tokens = 1
 examples_per_user = 300
-batch_size = 128
+batch_size = 256
 max_epochs = 8
-learning_rate = 0.003
+learning_rate = 0.004
 embedding_learning_rate = 0.1
 example_age = {example_age}
 """

@@ -175,7 +175,7 @@ def test_impressions_of_one_page_share_a_number(compiled: Compile) -> None:
     # ann at 10 (b of the watches, and a), 11, 12, 20 and 40, bob at 50, 60, 70 and 95, cid at 95.
     unknown, first, also_first, second, *others = small.dataset.page.tolist()
     assert first == also_first > 0 and second > 0 and first != second
-    assert [unknown, *others] == [0] * 7
+    assert [unknown, *others] == [0] * 8
     assert small.dataset.page.dtype == np.int32
 
 

@@ -28,7 +28,7 @@ _POSITION = f"""
          ELSE 0 END
 """
 """SQL: the place on a page, counted from 1; 0 where it is not known."""
-_PAGE = "coalesce(1 + CAST(hash(page_id) >> 34 AS INTEGER), 0)"
+_PAGE = "CASE WHEN page_id <> '' THEN 1 + CAST(hash(page_id) >> 34 AS INTEGER) ELSE 0 END"  # NULL has a hash too
 """SQL: a number that impressions of one page share; 0 where it is not known. Only pages of one user are compared."""
 
 
