@@ -41,9 +41,9 @@ def test_figures_are_those_worked_by_hand(make_impressions):
 
 
 def test_the_loss_is_of_pairs_on_one_page(make_impressions):
-    # Of user 1 the 20 s are reversed on one page, and beside 60 s and 1 s of another page nothing is wrong.
+    # On one page 20 s are reversed, on the other nothing is; of all four pairs of the user it would be 20 of 160 s.
     truth = make_impressions([1, 1, 1, 1], [3, 4, 5, 6], [20.0, 4.0, 60.0, 1.0], [7, 7, 8, 8])
-    loss = score_predictions({"ours": np.array([1.0, 2.0, 4.0, 3.0])}, truth, CONFIG)["ours"]["weighted_loss"]
+    loss = score_predictions({"ours": np.array([1.0, 2.0, 4.0, 0.5])}, truth, CONFIG)["ours"]["weighted_loss"]
     assert loss.value == pytest.approx(20 / 80)
 
 
