@@ -171,18 +171,8 @@ def made_up(videos: int) -> Dataset:
     facts = {"log_end": int(timestamp.max()) + 1, "has_impressions": False}
     artifact = Artifact(Path(), "dataset", "", {}, {}, facts)
     users = UserTable(nobody.astype(np.int32), nobody)
-    return Dataset(
-        artifact,
-        events,
-        np.zeros(total, dtype=np.int32),
-        searches,
-        users,
-        table,
-        timelines,
-        timelines,
-        {},
-        pa.array([]),
-    )
+    page = np.zeros(total, dtype=np.int32)
+    return Dataset(artifact, events, page, searches, users, table, timelines, timelines, {}, pa.array([]))
 
 
 def peers_of(folder: Path, threads: int) -> dict[str, float]:

@@ -58,6 +58,7 @@ def side_by_side(kernel: Callable[..., None], bounds: list[int], arguments: tupl
 
 
 def _work(kernel: Callable[..., None], parts: Iterator[tuple[int, int]], arguments: tuple[Any, ...]) -> None:
+    """No closure: the tests' type checker would wrap it anew at each call."""
     for first, last in parts:  # whoever is free takes the next part
         kernel(*arguments, first, last)
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from watchnext.artifacts import Artifact, open_artifact, writing
 from watchnext.errors import ArtifactError
-from watchnext.ranking.products import has_bfloat16
+from watchnext.ranking.products import has_bfloat16, has_bytes
 from watchnext.ranking.saved import open_ranker, save_network
 
 
@@ -42,6 +42,7 @@ def test_an_opened_ranker_gives_the_same_predictions(network, save, make_inputs)
 
 
 needs_bfloat16 = pytest.mark.skipif(not has_bfloat16(), reason="this processor does not multiply bfloat16")
+needs_bytes = pytest.mark.skipif(not has_bytes(), reason="no fast products of bytes here")
 
 
 @pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=needs_bfloat16)])
@@ -103,7 +104,9 @@ def test_the_refusal_says_what_came_and_what_was_expected(save, network, make_in
         open_ranker(save(half, probe=part))
 
 
-@pytest.mark.parametrize("precision", [pytest.param("bfloat16", marks=needs_bfloat16), "int8"])
+@pytest.mark.parametrize(
+    "precision", [pytest.param("bfloat16", marks=needs_bfloat16), pytest.param("int8", marks=needs_bytes)]
+)
 def test_what_is_rounded_may_differ_by_little_and_not_by_much(make_network, save, precision):
     network = make_network(precision=precision, tower=(256, 128))
     open_ranker(save(change_probe("score", 1.005), network=network))

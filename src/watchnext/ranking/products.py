@@ -73,7 +73,7 @@ class ByteProduct:
 
     def __init__(self, weight: Float[Tensor, "outputs inputs"]) -> None:
         weight = weight.detach().float()
-        self._scale = weight.abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny) / MOST_OF_A_BYTE
+        self._scale = (weight.abs().amax(dim=1) / MOST_OF_A_BYTE).clamp(min=torch.finfo(torch.float32).tiny)
         rounded = (weight / self._scale[:, None]).round().to(torch.int8)
         self._weight = torch.ops.onednn.qlinear_prepack(rounded, [_USUAL_ROWS, rounded.shape[1]])
         self._zero = torch.zeros(len(weight), dtype=torch.long)

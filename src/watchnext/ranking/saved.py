@@ -21,7 +21,7 @@ _PROBE_LENGTH = 64
 _SHARE_BORNE = {"float32": 1e-4, "bfloat16": 0.02, "int8": 0.02}
 """By how much predictions may differ from the training code's, all differences together.
 
-A trained network in bfloat16 differs by a thousandth, in int8 by three, float32 on another processor by a millionth.
+A trained network in bfloat16 or int8 differs by a thousandth, float32 on another processor by a millionth.
 """
 
 

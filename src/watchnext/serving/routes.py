@@ -183,7 +183,7 @@ async def _answer(server: Server, request: Request, ask: Ask) -> Response:
     if ask.as_of is not None and ask.as_of < log_end:  # the log is replayed, and no budget ends that
         refuse_without_token(request, admin=True)
     answer = await server.answer(partial(server.service.answer, ask))
-    return Response(_ANSWER.dump_json(answer), media_type="application/json")  # FastAPI would check it, and write twice
+    return Response(_ANSWER.dump_json(answer), media_type="application/json")  # once: FastAPI would check it
 
 
 async def _blocked(server: Server, video_id: str, body: BlockBody | None, kind: Any) -> None:
