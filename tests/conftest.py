@@ -10,6 +10,9 @@ from pathlib import Path
 
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):  # processes that compile at the same time would share a cache
     os.environ["NUMBA_CACHE_DIR"] = str(Path(__file__).parent.parent / ".pytest_cache" / f"numba-{worker}")
+    # Threads of several processes that wait for each other on the same cores take four times as long as one thread.
+    share = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, share)))
 
 import pyarrow as pa
 import pyarrow.parquet as pq
