@@ -1,6 +1,7 @@
 """A small made-up world, written as a log, compiled, and trained once per session."""
 
 import dataclasses
+import fcntl
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -8,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-if worker := os.environ.get("PYTEST_XDIST_WORKER"):  # processes that compile at the same time would share a cache
-    os.environ["NUMBA_CACHE_DIR"] = str(Path(__file__).parent.parent / ".pytest_cache" / f"numba-{worker}")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["NUMBA_CACHE_DIR"] = str(Path(__file__).parent.parent / ".pytest_cache" / "numba")
     # Threads of several processes that wait for each other on the same cores take four times as long as one thread.
     share = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, share)))
@@ -18,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from jaxtyping import config as type_checks
+from numba.core.caching import IndexDataCacheFile
 
 from watchnext import pipeline
 from watchnext.events.dataset import Dataset
@@ -25,6 +27,17 @@ from watchnext.simulation.log import open_world, write_log
 from watchnext.simulation.settings import WorldConfig
 from watchnext.simulation.world import START_SECOND, World
 
+_save_compiled = IndexDataCacheFile.save
+
+
+def _save_one_by_one(self: IndexDataCacheFile, *compiled: object) -> None:
+    """Numba names a file by what its index has so far: of two processes at once one would overwrite the other's."""
+    with open(Path(self._cache_path) / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _save_compiled(self, *compiled)
+
+
+IndexDataCacheFile.save = _save_one_by_one  # processes that test side by side compile for each other
 FIRST_SECOND, DAYS = START_SECOND, 20
 LONGEST = "test_recovery.py"
 
@@ -123,7 +136,7 @@ def types_unchecked() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def unchecked_types() -> Iterator[None]:
-    """For tests of the whole system, which the checks of each call make twice as long: the parts' own tests check."""
+    """For what the checks of each call make twice as long: the whole system, whose parts have tests, and statistics."""
     with types_unchecked():
         yield
 

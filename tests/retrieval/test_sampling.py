@@ -21,6 +21,8 @@ from watchnext.retrieval.sampling import (
     sampler_for,
 )
 
+pytestmark = pytest.mark.usefixtures("unchecked_types")
+
 MIXTURES = [
     ("uniform",),
     ("log_uniform",),

@@ -9,6 +9,8 @@ from watchnext.serving.funnel import Funnel, Question, Ranked
 from watchnext.serving.live import LiveBundle
 from watchnext.serving.recommender import Recommender, recommendations
 
+pytestmark = pytest.mark.usefixtures("unchecked_types")
+
 USERS = np.array([3, 9, 33, 105, 123])
 
 

@@ -11,6 +11,8 @@ from watchnext.serving.live import LiveBundle
 from watchnext.serving.live_records import Past, past_of
 from watchnext.serving.recommender import Recommender, recommendations
 
+pytestmark = pytest.mark.usefixtures("unchecked_types")
+
 USERS = range(2, 240, 5)
 DAY, LATER_DAYS = 86_400, 10
 

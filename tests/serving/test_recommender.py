@@ -10,6 +10,8 @@ from watchnext.errors import ArtifactError, RequestError, UnknownUserError
 from watchnext.serving.recommendation import Visitor, Watch
 from watchnext.serving.recommender import Recommender
 
+pytestmark = pytest.mark.usefixtures("unchecked_types")
+
 
 def ids(found):
     return [one.video_id for one in found]

@@ -302,7 +302,8 @@ class FeatureState:
         width = len(self.horizons_seconds) + 1
         if kind == _EVERYTHING:
             return np.zeros((len(values.query), len(MEANS) + width), dtype=np.float32)
-        return values.query[:, [*(width * (place + 2) - 1 for place in range(len(MEANS))), *range(width)]]
+        columns = [*(width * (place + 2) - 1 for place in range(len(MEANS))), *range(width)]
+        return np.ascontiguousarray(values.query[:, columns])  # compiled loops are compiled for each layout
 
     def _windows(
         self, events: UserEvents, user_row: Int[Array, "batch"], moment: Int[Array, "batch"]
