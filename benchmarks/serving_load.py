@@ -1,6 +1,6 @@
 """A server under load: time of whole answers and of each stage, memory and start-up, at several rates.
 
-    python benchmarks/serving_load.py [--videos 10_000_000] [--rate 20] [--seconds 30] [--bundle BUNDLE]
+    python benchmarks/serving_load.py [--videos 10_000_000] [--rate 20] [--seconds 30] [--bundle BUNDLE] [--processes 1]
 
 Makes a world of so many videos and a bundle of it under --folder, unless --bundle names one, starts `watchnext serve`
 and asks it for pages of twenty at 1, 20 and 50 requests a second and at --rate, at random moments, each for another
@@ -66,15 +66,16 @@ def main() -> None:
     arguments.add_argument("--rate", type=float, default=20.0)
     arguments.add_argument("--seconds", type=float, default=30.0)
     arguments.add_argument("--bundle", type=Path)
+    arguments.add_argument("--processes", type=int, default=1, help="those that answer, as of `watchnext serve`")
     arguments.add_argument("--folder", type=Path, default=Path("runs/serving_load"))
     options = arguments.parse_args()
     bundle = options.bundle or made(options.folder / str(options.videos), options.videos)
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:  # its memory is free again afterwards
         limit_ms, users, videos = apart.submit(limits_of, bundle).result()
-    process, _, first_startup_seconds = started(bundle, options.folder / "state")
+    process, _, first_startup_seconds = started(bundle, options.folder / "state", options.processes)
     process.terminate()
     process.wait()
-    process, url, startup_seconds = started(bundle, options.folder / "state")
+    process, url, startup_seconds = started(bundle, options.folder / "state", options.processes)
     try:
         token = (options.folder / "state" / "token").read_text().split()[0]
         told = {"warming": asyncio.run(asked(url, token, options.rate, options.seconds, users, videos, seed=0))}
@@ -89,6 +90,7 @@ def main() -> None:
     asked_at_rate = told[f"{options.rate:g}"]
     print_result(
         videos=status["variants"][0]["num_videos"],
+        processes=options.processes,
         requests_per_second=options.rate,
         **asked_at_rate,
         memory_bytes=own_bytes + mapped_bytes,
@@ -146,14 +148,14 @@ def timed(work: Callable[[], object]) -> float:
     return float(np.median(times))
 
 
-def started(bundle: Path, state: Path) -> tuple[subprocess.Popen[bytes], str, float]:
+def started(bundle: Path, state: Path, processes: int = 1) -> tuple[subprocess.Popen[bytes], str, float]:
     """Starts a server of its own; gives the process, its address, and the seconds until it was ready."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     began, url = time.monotonic(), f"http://127.0.0.1:{port}"
     command = [Path(sys.executable).with_name("watchnext"), "serve", "--bundle", bundle, "--state", state]
-    process = subprocess.Popen([*map(str, command), "--port", str(port)])
+    process = subprocess.Popen([*map(str, command), "--port", str(port), "--processes", str(processes)])
     while time.monotonic() - began < STARTS_SECONDS and process.poll() is None:
         try:
             if httpx.get(f"{url}/readyz").status_code == 200:
@@ -206,9 +208,16 @@ async def asked(
 
 
 def resident_bytes(process_id: int) -> tuple[int, int]:
-    """Gives what a process holds in memory: its own, and mapped files that it has read, which the system may drop."""
-    told = dict(line.split(":") for line in Path(f"/proc/{process_id}/status").read_text().splitlines())
-    own, mapped = (1024 * int(told[name].split()[0]) for name in ("RssAnon", "RssFile"))
+    """Gives what a process and its children hold in memory: their own, and mapped files that were read.
+
+    Files that several have mapped count once, by the shares that the system gives each.
+    """
+    children = Path(f"/proc/{process_id}/task/{process_id}/children").read_text().split()
+    own = mapped = 0
+    for one in (str(process_id), *children):
+        told = dict(line.split(":")[:2] for line in Path(f"/proc/{one}/smaps_rollup").read_text().splitlines()[1:])
+        anonymous, shared_out = (1024 * int(told[name].split()[0]) for name in ("Pss_Anon", "Pss"))
+        own, mapped = own + anonymous, mapped + shared_out - anonymous
     return own, mapped
 
 

@@ -1,6 +1,7 @@
 """A server for half an hour: lists, events, uploads, blocks, forgetting, and bundles that come and go.
 
     python benchmarks/soak.py BUNDLE [--other BUNDLE] [--minutes 30] [--rate 10]
+                              [--processes 1]
 
 Sends a mixture of everything at random moments, promotes the other bundle (by default a copy of the same) and rolls
 back every minute, and reads the server's memory every ten seconds. Memory should be flat after the first minutes, and
@@ -38,13 +39,14 @@ def main() -> None:
     arguments.add_argument("--other", type=Path)
     arguments.add_argument("--minutes", type=float, default=30.0)
     arguments.add_argument("--rate", type=float, default=10.0)
+    arguments.add_argument("--processes", type=int, default=1)
     arguments.add_argument("--folder", type=Path, default=Path("runs/soak"))
     options = arguments.parse_args()
     shutil.rmtree(options.folder, ignore_errors=True)
     other = options.other or shutil.copytree(options.bundle, options.folder / "other")
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:  # its memory is free again afterwards
         _, users, videos = apart.submit(limits_of, options.bundle).result()
-    process, url, _ = started(options.bundle, options.folder / "state")
+    process, url, _ = started(options.bundle, options.folder / "state", options.processes)
     try:
         token = (options.folder / "state" / "token").read_text().split()[0]
         counts, memory = asyncio.run(

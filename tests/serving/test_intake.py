@@ -22,7 +22,7 @@ def body(**said):
 def test_a_moment_that_is_not_told_is_now(service, recommender):
     said, unsaid = events_of(service, [body(timestamp=1_701_000_000), body()])
     assert said.timestamp == 1_701_000_000
-    assert unsaid.timestamp == recommender.bundle.dataset.log_end == service.now()
+    assert unsaid.timestamp == recommender.bundle.dataset.log_end == service.answerer.now()
 
 
 def test_ids_become_text_and_the_rest_stays(service):

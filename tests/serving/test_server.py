@@ -11,10 +11,10 @@ import pytest
 from fastapi.testclient import TestClient
 
 from watchnext.errors import ArtifactError, ConfigurationError
-from watchnext.serving.exchange import Ask
+from watchnext.serving.exchange import Ask, OverloadError
 from watchnext.serving.http import create_app
 from watchnext.serving.live import Filters
-from watchnext.serving.server import OverloadError, Server, ServerSettings
+from watchnext.serving.server import Server, ServerSettings
 
 pytestmark = pytest.mark.usefixtures("unchecked_types")
 

@@ -136,7 +136,7 @@ def test_a_new_budget_of_sources_counts_at_once(service, another, with_budget):
 def test_with_time_for_some_candidates_fewer_are_ranked(service):
     whole = service.answer(Ask(USER, k=K))
     assert whole.degraded == () and service.num_candidates[-1] > 20
-    service._seconds_per_candidate = 60.0 * 0.8 / 16
+    service.answerer._seconds_per_candidate = 60.0 * 0.8 / 16
     answer = service.answer(Ask(USER, k=K))
     assert answer.degraded == ("fewer_candidates",) and len(ids(answer)) == K
     assert K <= service.num_candidates[-1] <= 16
@@ -144,7 +144,7 @@ def test_with_time_for_some_candidates_fewer_are_ranked(service):
 
 
 def test_without_time_to_rank_the_order_is_that_of_retrieval(service):
-    service._seconds_per_candidate = 60.0 * 0.8 / 5
+    service.answerer._seconds_per_candidate = 60.0 * 0.8 / 5
     answer = service.answer(Ask(USER, k=K))
     scores = [place.score for place in answer.recommendations]
     assert answer.degraded == ("retrieval_order",) and len(scores) == K
@@ -160,7 +160,7 @@ def test_an_overdrawn_budget_ranks_nothing(service, another, with_budget):
 
 
 def test_one_slow_moment_is_not_believed_for_ever(service):
-    service._seconds_per_candidate = 60.0 * 0.8 / 5
+    service.answerer._seconds_per_candidate = 60.0 * 0.8 / 5
     for _ in range(50):
         if not service.answer(Ask(USER, k=K)).degraded:
             return
@@ -178,11 +178,11 @@ def test_a_question_about_the_past_says_nothing_of_how_fast_ranking_is(service, 
         now += 2.0
         return real(moment)
 
-    monkeypatch.setattr("watchnext.serving.service.time", SimpleNamespace(perf_counter=lambda: now, time=time.time))
+    monkeypatch.setattr("watchnext.serving.answering.time", SimpleNamespace(perf_counter=lambda: now, time=time.time))
     monkeypatch.setattr(recommender, "state_before", slow)
-    service._seconds_per_candidate = 0.0
+    service.answerer._seconds_per_candidate = 0.0
     service.answer(Ask(USER, k=K, as_of=1_701_000_000))
-    assert now == 102.0 and service._seconds_per_candidate == 0.0
+    assert now == 102.0 and service.answerer._seconds_per_candidate == 0.0
 
 
 def test_a_failing_ranker_leaves_the_order_of_retrieval(service, live, monkeypatch, caplog):
@@ -251,7 +251,7 @@ def test_reasons_are_named_in_the_order_in_which_they_came(service, another, liv
     another.error = ValueError()
     monkeypatch.setattr(service.store, "of_user", lambda *_: (_ for _ in ()).throw(StoreError()))
     monkeypatch.setitem(vars(live.bundle), "ranker", None)
-    service._seconds_per_candidate = 60.0 * 0.8 / 16
+    service.answerer._seconds_per_candidate = 60.0 * 0.8 / 16
     answer = service.answer(Ask(USER, k=K))
     assert answer.degraded == ("history", "source:another", "fewer_candidates", "retrieval_order")
     assert len(ids(answer)) == K
@@ -259,7 +259,7 @@ def test_reasons_are_named_in_the_order_in_which_they_came(service, another, liv
 
 def test_a_question_about_the_past_has_all_the_time_it_takes(service, with_budget):
     with_budget(1.0, 1.0)
-    service._seconds_per_candidate = 1.0
+    service.answerer._seconds_per_candidate = 1.0
     assert service.answer(Ask(USER, k=K, as_of=1_701_000_000)).degraded == ()
 
 
@@ -277,7 +277,7 @@ def test_a_watch_is_gone_from_the_next_list(service):
 def test_a_watch_of_the_present_second_counts_by_the_clock_on_the_wall(service, live, monkeypatch):
     monkeypatch.setitem(vars(live.bundle), "serving", replace(live.bundle.serving, clock="wall"))
     first = service.answer(Ask(USER, k=K))
-    now = service.now()
+    now = service.answerer.now()
     assert now > 1_780_000_000 and first.as_of in (now, now - 1)
     service.accept([watch("w", ids(first)[0], timestamp=now + 60)])
     second = service.answer(Ask(USER, k=K))
@@ -303,7 +303,7 @@ def test_a_search_alone_changes_what_the_ranker_is_told(service, table):
 def test_the_same_event_again_changes_nothing(service):
     assert service.accept([watch("w", 7), watch("w", 7)]) == 1
     assert service.accept([watch("w", 7)]) == 0
-    past = service.past(service.deployments.now.variants[0], USER)
+    past = service.answerer.past(service.deployments.now.variants[0], USER)
     assert (past.records.events.segments.timestamp == 1_702_000_000).sum() == 1
 
 

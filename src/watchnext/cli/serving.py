@@ -51,6 +51,14 @@ def serve(
     store: StoreUrl = None,
     trust_durability: TrustDurability = False,
     threads: Annotated[int, typer.Option(help="requests answered at the same time", min=1, max=256)] = 4,
+    processes: Annotated[
+        int,
+        typer.Option(
+            help="processes that answer, each one request at a time, say one for each core; 1: threads of this one",
+            min=1,
+            max=256,
+        ),
+    ] = 1,
     rate: Annotated[str, typer.Option(help="requests that one address may send")] = "1000/second",
     report: Annotated[
         Path | None, typer.Option(help="the page of an evaluation; by default the one beside the bundle")
@@ -73,6 +81,7 @@ def serve(
             store,
             trust_durability,
             threads,
+            processes,
             rate=rate,
             report=report,
             keep_answers_days=keep_answers_days,

@@ -33,6 +33,16 @@ _CHECKED_KEPT = 10
 
 
 @dataclass(frozen=True)
+class Named:
+    """What other processes are told of a variant."""
+
+    name: str
+    share: float
+    path: Path
+    version: str
+
+
+@dataclass(frozen=True)
 class Variant:
     """A bundle that answers a share of the users, by the name that answers and logs give."""
 
@@ -54,6 +64,11 @@ class Deployment:
 
     variants: tuple[Variant, ...]
 
+    @property
+    def named(self) -> tuple[Named, ...]:
+        """What other processes are told of it."""
+        return tuple(Named(one.name, one.share, one.path, one.version) for one in self.variants)
+
     def variant_of(self, who: str | None) -> Variant:
         """Gives the variant of a user: the same one at every request. Nobody in particular has the first."""
         if who is None or len(self.variants) == 1:
@@ -66,18 +81,15 @@ class Deployment:
         return self.variants[-1]
 
 
-class Deployments:
-    """The deployment that answers now, and the one before it.
+class Deployed:
+    """The deployment that answers now, and the one before it; both keep up with what comes into the store.
 
-    A new bundle is loaded and checked beside the old one; then one assignment switches. Requests that have begun
-    finish on what they began with. A new bundle knows all uploads and blocked videos, and the latest watches. What is
-    deployed is written to `memory`, a JSON file, for the next start.
+    One assignment switches: requests that have begun finish on what they began with. A new bundle knows all uploads and
+    blocked videos, and the latest watches.
     """
 
-    def __init__(self, store: EventStore, memory: Path) -> None:
+    def __init__(self, store: EventStore) -> None:
         self._store = store
-        self._memory = memory
-        self._changing = threading.Lock()
         self._following = threading.Lock()
         self._followed = store.last_sequence()
         self.previous: Deployment | None = None
@@ -93,6 +105,49 @@ class Deployments:
         if self._now is None:
             raise RequestError("no bundle is served yet: wait until /readyz says so.")
         return self._now
+
+    def follow(self) -> None:
+        """Takes in what came into the store since the last time: uploads, blocked videos, watches."""
+        if self._store.last_sequence() == self._followed:
+            return
+        with self._following:
+            while events := self._store.since(self._followed, _EVENTS_AT_ONCE):
+                loaded = self._loaded_variants()
+                for sequence, event in events:
+                    for variant in loaded:
+                        _apply(variant, event)
+                    self._followed = sequence
+
+    def replace(self, to: Deployment) -> None:
+        """Makes the new variants know what the old ones do, then switches."""
+        known = {id(one.recommender) for one in self._loaded_variants()}
+        fresh = [one for one in to.variants if id(one.recommender) not in known]
+        followed = self._followed
+        recent = max(followed - _RECENT_EVENTS, 0)
+        _replay(self._store.for_everybody, 0, recent, fresh)
+        _replay(self._store.since, recent, followed, fresh)
+        with self._following:
+            _replay(self._store.since, followed, self._followed, fresh)
+            self.previous, self._now = self._now, to
+
+    def _loaded_variants(self) -> list[Variant]:
+        every = [*(self._now.variants if self._now else ()), *(self.previous.variants if self.previous else ())]
+        return list({id(variant.recommender): variant for variant in every}.values())
+
+
+class Deployments(Deployed):
+    """The same with promotion and rollback: think of it as the operator's hand.
+
+    A new bundle is loaded and checked beside the old one, then switched to. What is deployed is written to `memory`, a
+    JSON file, for the next start. `elsewhere` lets other processes get ready for a deployment, and gives what makes
+    them switch.
+    """
+
+    def __init__(self, store: EventStore, memory: Path) -> None:
+        super().__init__(store)
+        self._memory = memory
+        self._changing = threading.Lock()
+        self.elsewhere: Callable[[tuple[Named, ...]], Callable[[], None]] = lambda named: lambda: None
 
     def restore(self) -> None:
         """Lets those answer again who did when `memory` was written.
@@ -133,7 +188,7 @@ class Deployments:
             if share < 1.0 and before is not None:
                 first = before.variants[0]
                 beside = (Variant(first.name, 1.0 - share, first.path, first.recommender, first.loaded_at),)
-            self._switch(Deployment((*beside, variant)), before)
+            self._switch(Deployment((*beside, variant)))
             return variant
         finally:
             self._changing.release()
@@ -149,26 +204,10 @@ class Deployments:
         try:
             if self.previous is None or self._now is None:
                 raise RequestError("there is nothing to go back to: no other bundle was served since the start.")
-            self._switch(self.previous, self._now)
+            self._switch(self.previous)
             return self.now
         finally:
             self._changing.release()
-
-    def follow(self) -> None:
-        """Takes in what came into the store since the last time: uploads, blocked videos, watches."""
-        if self._store.last_sequence() == self._followed:
-            return
-        with self._following:
-            while events := self._store.since(self._followed, _EVENTS_AT_ONCE):
-                loaded = self._loaded_variants()
-                for sequence, event in events:
-                    for variant in loaded:
-                        _apply(variant, event)
-                    self._followed = sequence
-
-    def _loaded_variants(self) -> list[Variant]:
-        every = [*(self._now.variants if self._now else ()), *(self.previous.variants if self.previous else ())]
-        return list({id(variant.recommender): variant for variant in every}.values())
 
     def _loaded(self, path: Path, share: float, name: str) -> Variant:
         try:
@@ -194,20 +233,14 @@ class Deployments:
         with writing_file(self._memory.with_name("checked.json")) as aside:
             aside.write_text(json.dumps(latest))
 
-    def _switch(self, to: Deployment, before: Deployment | None) -> None:
-        """Makes the new variants know what the old ones do, then switches."""
-        known = {id(one.recommender) for one in self._loaded_variants()}
-        fresh = [one for one in to.variants if id(one.recommender) not in known]
-        followed = self._followed
-        recent = max(followed - _RECENT_EVENTS, 0)
-        _replay(self._store.for_everybody, 0, recent, fresh)
-        _replay(self._store.since, recent, followed, fresh)
-        with self._following:
-            _replay(self._store.since, followed, self._followed, fresh)
-            self.previous, self._now = before, to
+    def _switch(self, to: Deployment) -> None:
+        """Switches here and elsewhere, and remembers it."""
+        switch_elsewhere = self.elsewhere(to.named)
+        self.replace(to)
+        switch_elsewhere()
         said = {
             when: [{"variant": one.name, "share": one.share, "path": str(one.path)} for one in which.variants]
-            for when, which in (("now", to), ("previous", before))
+            for when, which in (("now", to), ("previous", self.previous))
             if which is not None
         }
         with writing_file(self._memory) as aside:

@@ -2,8 +2,13 @@
 
 from dataclasses import dataclass
 
+from watchnext.errors import WatchnextError
 from watchnext.serving.live import EVERYTHING, Filters
 from watchnext.serving.recommendation import Recommendation, Visitor
+
+
+class OverloadError(WatchnextError):
+    """More is asked than can be answered in time; to be asked again later."""
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ from starlette.types import Scope
 
 from watchnext.errors import ArtifactError, RequestError, StoreError, UnknownUserError, WatchnextError
 from watchnext.serving import admin, routes
+from watchnext.serving.exchange import OverloadError
 from watchnext.serving.guard import FAULT, Guard
 from watchnext.serving.lookup import UnknownVideoError
-from watchnext.serving.server import OverloadError, Server, ServerSettings
+from watchnext.serving.server import Server, ServerSettings
 
 PAGE = Path(__file__).parent / "page"
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")

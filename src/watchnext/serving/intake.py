@@ -19,7 +19,7 @@ def events_of(service: Service, bodies: Sequence[EventBody]) -> list[LiveEvent]:
         RequestError: one lacks what its kind needs, or is of a time that has not come.
     """
     variant = service.deployments.now.variants[0]
-    now = service.now(variant)
+    now = service.answerer.now(variant)
     latest = min(max(now, int(time.time())) + SECONDS_OF_A_DAY, LATEST_TIME_SECONDS)
     for body in bodies:
         if (body.query is None) if body.kind == "search" else (body.video_id is None):

@@ -22,7 +22,7 @@ def history_of(service: Service, user_id: str, limit: int) -> list[dict[str, Any
     """Gives what a user watched, was shown and searched for since the log ended, newest first."""
     variant = service.deployments.now.variant_of(user_id)
     live = variant.recommender.live
-    past = service.past(variant, user_id)
+    past = service.answerer.past(variant, user_id)
     events = past.records.events
     newest = np.argsort(events.segments.timestamp, kind="stable")[::-1][:limit]
     told: list[dict[str, Any]] = [

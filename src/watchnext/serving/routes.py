@@ -141,7 +141,7 @@ async def upload(server: Running, body: UploadBody) -> dict[str, bool]:
 
     def take() -> None:
         server.deployments.follow()
-        now = server.service.now()
+        now = server.service.answerer.now()
         said = columns if "uploaded_at" in columns else columns | {"uploaded_at": now}
         for variant in server.deployments.now.variants:
             variant.recommender.live.refuse_upload(video_id, said)
@@ -193,7 +193,7 @@ async def _blocked(server: Server, video_id: str, body: BlockBody | None, kind: 
         server.deployments.follow()
         if not server.deployments.now.variants[0].recommender.live.rows_of([video_id])[0]:
             raise RequestError("a video that is not in the catalogue came: block what can be recommended.")
-        now = server.service.now()
+        now = server.service.answerer.now()
         _accept(server, LiveEvent(f"{kind}:{uuid.uuid4().hex}", kind, now, user, video_id))
 
     await server.in_thread(take)

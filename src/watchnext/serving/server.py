@@ -13,26 +13,22 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from watchnext.errors import WatchnextError
 from watchnext.retrieval.index.engines import engine_of
 from watchnext.retrieval.index.live import Probe
 from watchnext.serving.answer_log import AnswerLog
+from watchnext.serving.answering import Answerer
 from watchnext.serving.deployment import Deployments
-from watchnext.serving.exchange import Answer
+from watchnext.serving.exchange import Answer, OverloadError
 from watchnext.serving.guard import Tokens, rate_of
 from watchnext.serving.metrics import Metrics
 from watchnext.serving.recent import Recent
 from watchnext.serving.service import Service
 from watchnext.serving.stores.opening import open_store
+from watchnext.serving.workers import SWITCH_SECONDS, Where, Workers
 
 T = TypeVar("T")
 _PROBED_USERS = 4
 _PROBED_K = 100
-_SWITCH_SECONDS = 0.0005  # a compiled loop that has ended waits so long at most for the interpreter, not 5 ms
-
-
-class OverloadError(WatchnextError):
-    """More is asked than can be answered in time; to be asked again later."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +36,9 @@ class ServerSettings:
     """How a server runs; what it answers is the bundle's business.
 
     `state` is the folder of its own files: events, answers, token, what is deployed. `store` says where events are
-    kept, in that folder by default, and `trust_durability` takes a Redis server's word for it. `report` is the page
-    of the last evaluation. Answers that are older than `keep_answers_days` are removed, if a number is given.
+    kept, in that folder by default, and `trust_durability` takes a Redis server's word for it. As many `threads` answer
+    requests, or, of more than one, as many `processes`. `report` is the page of the last evaluation. Answers that are
+    older than `keep_answers_days` are removed, if a number is given.
 
     Raises:
         ConfigurationError: the rate is none.
@@ -52,6 +49,7 @@ class ServerSettings:
     store: str | None = None
     trust_durability: bool = False
     threads: int = 4
+    processes: int = 1
     most_body_bytes: int = 1 << 20
     rate: str = "1000/second"
     probe_seconds: float = 60.0
@@ -67,7 +65,7 @@ class Server:
 
     def __init__(self, settings: ServerSettings) -> None:
         torch.set_num_threads(1)  # requests are answered side by side, each on one core
-        sys.setswitchinterval(_SWITCH_SECONDS)
+        sys.setswitchinterval(SWITCH_SECONDS)
         self.settings = settings
         self.tokens = Tokens.found(settings.state / "token")
         self.metrics = Metrics()
@@ -75,20 +73,28 @@ class Server:
         self.metrics.heard = self.recent.timed
         where = settings.store or str(settings.state / "events.sqlite")
         store = open_store(where, trust_durability=settings.trust_durability)
+        self._workers: Workers | None = None
         try:
             self.deployments = Deployments(store, settings.state / "deployed.json")
+            if settings.processes > 1:
+                self._workers = self._begun_workers(where)
             if settings.bundle is None:
                 self.deployments.restore()
             else:
                 self.deployments.promote(settings.bundle)
         except BaseException:
+            if self._workers is not None:
+                self._workers.close()
             store.close()
             raise
         answers = AnswerLog(settings.state / "answers", kept_days=settings.keep_answers_days)
         self.metrics.follow_dropped(lambda: answers.num_dropped)
-        self.service = Service(self.deployments, store, answers, self.metrics, settings.threads, self.recent.answered)
+        answerer = Answerer(self.deployments, store, self.metrics.timed, settings.threads)
+        given = answerer.given if self._workers is None else self._workers.given
+        self.service = Service(self.deployments, store, answers, self.metrics, answerer, given, self.recent.answered)
+        self._at_once = settings.threads if self._workers is None else settings.processes
         self.probe: tuple[Probe, float] | None = None
-        self._threads = ThreadPoolExecutor(settings.threads, "request")
+        self._threads = ThreadPoolExecutor(max(settings.threads, settings.processes), "request")
         self._waiting = 0
         self._seconds_each = 0.0
         self._ended = threading.Event()
@@ -103,9 +109,9 @@ class Server:
             OverloadError: too many wait already.
         """
         budget = self.deployments.now.variants[0].recommender.bundle.serving.budget_ms / 1000
-        # Those in the threads are half done, on average.
-        ahead = self._waiting / self.settings.threads - 0.5
-        if self._waiting >= self.settings.threads and ahead * self._seconds_each > budget:
+        # Those that are being answered are half done, on average.
+        ahead = self._waiting / self._at_once - 0.5
+        if self._waiting >= self._at_once and ahead * self._seconds_each > budget:
             self.metrics.overloaded()
             self.recent.count("refused")
             raise OverloadError("too many requests wait already: ask again in a second.")
@@ -115,7 +121,7 @@ class Server:
             return await self.in_thread(ask)
         finally:
             self._waiting -= 1
-            taken = (time.perf_counter() - began) / max(self._waiting / self.settings.threads, 1.0)
+            taken = (time.perf_counter() - began) / max(self._waiting / self._at_once, 1.0)
             self._seconds_each = 0.9 * (self._seconds_each or taken) + 0.1 * taken
 
     async def in_thread(self, work: Callable[[], T]) -> T:
@@ -175,6 +181,8 @@ class Server:
         """Ends the threads and writes what is left."""
         self._ended.set()
         self._threads.shutdown()
+        if self._workers is not None:
+            self._workers.close()
         self._prober.join()
         self.service.close()
 
@@ -198,6 +206,12 @@ class Server:
             "index": index,
             "recall_probe": probe,
         }
+
+    def _begun_workers(self, store: str) -> Workers:
+        where = Where(store, self.settings.trust_durability)
+        workers = Workers(self.settings.processes, where, lambda: self.deployments.now.named, self.metrics.timed)
+        self.deployments.elsewhere = workers.get_ready
+        return workers
 
     def _rest(self, seconds: float) -> None:
         if self._ended.wait(seconds):

@@ -1,73 +1,40 @@
-"""Requests as they are lived through: a budget of time, live histories, and what is left out when time runs out."""
+"""What becomes of requests and events beside the answers: what is kept of them, and what is told to whom."""
 
-import logging
 import time
-import uuid
 import weakref
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
+from dataclasses import dataclass
 
-import numpy as np
-
-from watchnext.config import ServingConfig
-from watchnext.errors import UnknownUserError, WatchnextError
-from watchnext.retrieval.candidates import Candidates
 from watchnext.serving.answer_log import AnswerLog
-from watchnext.serving.answered import Answered
-from watchnext.serving.deadlines import Budget, SideBySide
-from watchnext.serving.deployment import Deployments, Variant
+from watchnext.serving.answering import Answerer, Given
+from watchnext.serving.deployment import Deployments
 from watchnext.serving.events import LiveEvent
 from watchnext.serving.exchange import Answer, Ask
-from watchnext.serving.explain import explained
-from watchnext.serving.funnel import Question, Ranked
 from watchnext.serving.live import LiveBundle
-from watchnext.serving.live_records import Past, past_of
 from watchnext.serving.metrics import Metrics
-from watchnext.serving.recommendation import VisitorRecords, refuse_impossible_times
-from watchnext.serving.recommender import recommendations
 from watchnext.serving.stores.protocol import EventStore
 from watchnext.shapes import Array, Float
 
-_MOST_EVENTS_OF_A_USER = 5_000
-_SHARE_FOR_RANKING = 0.8
-_SPEED_KEPT = 0.9
 _REMEMBERED = 100
-_MOST_SOURCES = 8
-_SECONDS_FOR_THE_PAST = 3600.0  # it replays the log, however long that takes
-_log = logging.getLogger(__name__)
-
-
-@dataclass
-class _Ranking:
-    """What a request found on its way."""
-
-    question: Question
-    candidates: Candidates
-    page: Ranked
-    inputs: Any = None
 
 
 @dataclass
 class Service:
-    """Answers requests from live histories, within their budgets.
+    """Answers requests, takes events in, and tells of both: the log of answers, the metrics, and who listens.
 
-    What does not fit is left out in this order: late sources, then candidates to rank, then ranking (the answer is in
-    retrieval's order), then retrieval (what is popular). A stage that fails is left out like one that is late.
+    `ask` is who answers: an `Answerer` of this process, or one of other processes.
     """
 
     deployments: Deployments
     store: EventStore
     answers: AnswerLog
     metrics: Metrics
-    threads: int = 4
+    answerer: Answerer
+    ask: Callable[[Ask], Given]
     told: Callable[[bool, dict[str, int], dict[str, int], int], None] = lambda *_: None
-    _seconds_per_candidate: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
-        self._sources = SideBySide((self.threads + 2) * _MOST_SOURCES, self._source_timed)
         self.vectors: list[tuple[weakref.ref[LiveBundle], Float[Array, "dim"]]] = []
         self.num_candidates: list[int] = []
 
@@ -78,18 +45,9 @@ class Service:
             UnknownUserError: nothing is known of the user.
             RequestError: an impossible k, stage, surface, time, attribute or filter.
         """
-        with self.metrics.stage("total"):
-            variant = self.deployments.now.variant_of(ask.user_id)
-            recommender = variant.recommender
-            recommender.refuse_impossible(ask.k, ask.stage)
-            budget = _budget(ask, recommender.bundle.serving)
-            with self.metrics.stage("history"):
-                past = self._past(variant, ask, budget)
-            question = self._question(variant, ask, past)
-            found = self._ranked(variant, question, budget)
-            answer = self._rendered(variant, ask, found, budget)
-        self._keep(variant, ask, answer, found)
-        return answer
+        given = self.ask(ask)
+        self._keep(given)
+        return given.answer
 
     def accept(self, events: Sequence[LiveEvent]) -> int:
         """Takes events in, and gives how many were new: on return they are on disk, and the next request knows them."""
@@ -100,22 +58,6 @@ class Service:
                 self.metrics.calibration.watched(event.page_id, event.video_id, event.watch_seconds)
         return accepted
 
-    def now(self, variant: Variant | None = None) -> int:
-        """Gives the moment of a request that names none, by the bundle's clock."""
-        recommender = (variant or self.deployments.now.variants[0]).recommender
-        if recommender.bundle.serving.clock == "wall":
-            return max(int(time.time()), recommender.live.latest_event + 1)  # an event of this second is known too
-        return recommender.moment(None, recommender.live.latest_event)
-
-    def past(self, variant: Variant, user_id: str) -> Past:
-        """Gives what is known of a user, up to the latest event.
-
-        Raises:
-            StoreError: the store does not answer.
-        """
-        events = self.store.of_user(user_id, _MOST_EVENTS_OF_A_USER)
-        return past_of(variant.recommender.live, user_id, events, self.store.forgotten_at(user_id))
-
     def forget(self, user_id: str) -> int:
         """Deletes a person from the store and the answers, and gives how many events that were."""
         count = self.store.forget(user_id, int(time.time()))
@@ -124,159 +66,24 @@ class Service:
 
     def close(self) -> None:
         """Ends the threads and writes what is left of the log of answers."""
-        self._sources.close()
+        self.answerer.close()
         self.answers.close()
         self.store.close()
 
-    def _source_timed(self, name: str, seconds: float) -> None:
-        self.metrics.timed(f"source:{name}", seconds)
-
-    def _past(self, variant: Variant, ask: Ask, budget: Budget) -> Past:
-        nobody = np.zeros(0, dtype=np.int64)
-        recommender = variant.recommender
-        try:
-            self.deployments.follow()
-        except WatchnextError as error:
-            self._leave_out("history", error, budget)
-        if ask.visitor is not None:
-            refuse_impossible_times("timestamp", ask.visitor.times)
-            moment = recommender.moment(ask.as_of, max([*ask.visitor.times, self.now(variant) - 1]))
-            return Past(VisitorRecords.of(ask.visitor, recommender.bundle.dataset, moment), nobody, True)
-        assert ask.user_id is not None
-        try:
-            past = self.past(variant, ask.user_id)
-        except WatchnextError as error:
-            self._leave_out("history", error, budget)
-            past = past_of(recommender.live, ask.user_id, [], None)
-        if not past.is_known and "history" not in budget.degraded:
-            raise UnknownUserError(
-                "nothing is known of this user. Send the history along instead (POST /v1/recommendations), or events "
-                "(POST /v1/events)."
-            )
-        return past
-
-    def _question(self, variant: Variant, ask: Ask, past: Past) -> Question:
-        recommender = variant.recommender
-        times = (past.records.events.segments.timestamp, past.records.searches.segments.timestamp)
-        latest = max(int(time.max(initial=0)) for time in times)
-        moment = recommender.moment(ask.as_of, max(latest, self.now(variant) - 1))
-        return Question(
-            past.records, np.array([1]), moment, ask.k, recommender.surface_row(ask.surface), ask.stage,
-            ask.exclude_seen, [past.blocked] if len(past.blocked) else None, recommender.live.allowed(ask.filters),
-        )  # fmt: skip
-
-    def _ranked(self, variant: Variant, question: Question, budget: Budget) -> _Ranking:
-        """Retrieval and ranking, as far as they come."""
-        funnel = variant.recommender.funnel
-        try:
-            with self.metrics.stage("user_vector"):
-                context = funnel.context(question)
-                user = funnel.live.generator.network.vectors_of(context)
-            self.vectors.append((weakref.ref(funnel.live), user[0]))
-            del self.vectors[:-_REMEMBERED]
-            candidates = funnel.candidates(question, context, partial(self._sources.gather, budget=budget), user)
-        except Exception as error:
-            self._leave_out("trending", error, budget)
-            return self._popular(variant, question)
-        if question.stage == "retrieval":
-            candidates = candidates.only("network")
-        num_found = int((candidates.video_row > 0).sum())
-        if num_found < question.k and any(name.startswith("source:") for name in budget.degraded):
-            popular = self._popular(variant, question)
-            if (popular.page.video_row > 0).sum() > num_found:
-                budget.degraded.append("trending")
-                return popular
-        if question.stage == "retrieval" or not num_found:
-            return _Ranking(question, candidates, funnel.page(question, candidates, None))
-        affordable = self._affordable(candidates.video_row.shape[1], budget)
-        if affordable < min(question.k, candidates.video_row.shape[1]):
-            budget.degraded.append("retrieval_order")
-            return _Ranking(question, candidates, funnel.page(question, candidates, None))
-        if affordable < candidates.video_row.shape[1]:
-            budget.degraded.append("fewer_candidates")
-            candidates = candidates.first(affordable)
-        try:
-            return self._by_ranker(variant, question, context, candidates)
-        except Exception as error:
-            self._leave_out("retrieval_order", error, budget)
-            return _Ranking(question, candidates, funnel.page(question, candidates, None))
-
-    def _by_ranker(self, variant: Variant, question: Question, context: Any, candidates: Candidates) -> _Ranking:
-        funnel = variant.recommender.funnel
-        with self.metrics.stage("features"):
-            state = variant.recommender.state_before(question.moment)
-            began = time.perf_counter()
-            inputs = funnel.inputs(question, context, candidates, state)
-        with self.metrics.stage("ranking"):
-            said = funnel.predictions(inputs)
-        per_candidate = (time.perf_counter() - began) / candidates.video_row.shape[1]
-        known = self._seconds_per_candidate or per_candidate
-        self._seconds_per_candidate = _SPEED_KEPT * known + (1.0 - _SPEED_KEPT) * per_candidate
-        return _Ranking(question, candidates, funnel.page(question, candidates, said), inputs)
-
-    def _affordable(self, count: int, budget: Budget) -> int:
-        """How many candidates may be ranked in the time that is left, by what the last ones took.
-
-        What is known of that fades while not all are ranked: else one slow moment would be believed for ever.
-        """
-        left = budget.left_seconds
-        if left <= 0.0:
-            return 0
-        if left * _SHARE_FOR_RANKING >= count * self._seconds_per_candidate:
-            return count
-        affordable = int(left * _SHARE_FOR_RANKING / self._seconds_per_candidate)
-        self._seconds_per_candidate *= _SPEED_KEPT
-        return affordable
-
-    def _popular(self, variant: Variant, question: Question) -> _Ranking:
-        """What everybody watches, without anything of the user but what must not come."""
-        funnel = variant.recommender.funnel
-        candidates = funnel.popular(question, funnel.context(question))
-        return _Ranking(question, candidates, funnel.page(question, candidates, None))
-
-    def _leave_out(self, what: str, error: Exception, budget: Budget) -> None:
-        kind = type(error).__name__  # its text may name somebody
-        _log.error("left out of an answer: %s, because of a %s", what, kind)
-        budget.degraded.append(what)
-
-    def _rendered(self, variant: Variant, ask: Ask, found: _Ranking, budget: Budget) -> Answer:
-        places = recommendations(variant.recommender.live, found.page)
-        if ask.explain:
-            question, inputs = found.question, found.inputs
-            places = explained(variant.recommender.funnel, question, found.candidates, inputs, found.page, places)
-        note = None if len(places) == ask.k else f"only {len(places)} videos are left that may be shown"
-        degraded, moment = tuple(dict.fromkeys(budget.degraded)), found.question.moment
-        return Answer(uuid.uuid4().hex, variant.version, variant.name, moment, degraded, note, tuple(places))
-
-    def _keep(self, variant: Variant, ask: Ask, answer: Answer, found: _Ranking) -> None:
-        """Tells the metrics and the log of answers."""
+    def _keep(self, given: Given) -> None:
+        """Tells the metrics, the operator, the log of answers and the probe."""
+        answer, nominated = given.answer, given.nominated
         self.metrics.recommended(answer.variant, answer.degraded)
-        names, nominated = found.candidates.sources, found.candidates.nominated[0].sum(axis=0).tolist()
         filled = Counter(name for place in answer.recommendations for name in place.sources)
-        self.metrics.funnel(dict(zip(names, nominated, strict=True)), filled)
-        self.told(
-            bool(answer.degraded), dict(zip(names, nominated, strict=True)), dict(filled), len(answer.recommendations)
-        )
-        self.num_candidates.append(int((found.candidates.video_row > 0).sum()))
+        self.metrics.funnel(nominated, filled)
+        self.told(bool(answer.degraded), nominated, dict(filled), len(answer.recommendations))
+        self.num_candidates.append(len(given.answered.candidate_ids))
         del self.num_candidates[:-_REMEMBERED]
         for place in answer.recommendations:
             if place.expected_watch_seconds is not None:
                 self.metrics.calibration.expected(answer.request_id, str(place.video_id), place.expected_watch_seconds)
-        kept = found.candidates.video_row[0] > 0
-        self.answers.write(
-            Answered(
-                answer.request_id, answer.as_of, ask.user_id, ask.surface, answer.bundle, answer.variant,
-                answer.degraded, [place.video_id for place in answer.recommendations],
-                [place.score for place in answer.recommendations],
-                [place.expected_watch_seconds for place in answer.recommendations],
-                [place.sources for place in answer.recommendations],
-                variant.recommender.live.texts_of(found.candidates.video_row[0][kept]),
-                found.candidates.network_score[0][kept],
-            )
-        )  # fmt: skip
-
-
-def _budget(ask: Ask, serving: ServingConfig) -> Budget:
-    if ask.as_of is not None:
-        return Budget(_SECONDS_FOR_THE_PAST)
-    return Budget(serving.budget_ms / 1000, serving.source_budget_ms / 1000)
+        self.answers.write(given.answered)
+        live = [one.recommender.live for one in self.deployments.now.variants if one.version == answer.bundle]
+        if given.user is not None and live:
+            self.vectors.append((weakref.ref(live[0]), given.user))
+            del self.vectors[:-_REMEMBERED]
