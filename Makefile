@@ -72,8 +72,8 @@ bench-events: $(READY)  ## the stores of live events beside a bare sync
 	sh scripts/servers.sh
 	$(BIN)/python benchmarks/event_store.py
 
-bench-serving: $(READY)  ## a server under load: VIDEOS=10000000 RATE=20
-	$(BIN)/python benchmarks/serving_load.py --videos $(or $(VIDEOS),10000000) --rate $(or $(RATE),20)
+bench-serving: $(READY)  ## a server under load: VIDEOS=10000000 RATE=20 PROCESSES=1
+	$(BIN)/python benchmarks/serving_load.py --videos $(or $(VIDEOS),10000000) --rate $(or $(RATE),20) --processes $(or $(PROCESSES),1)
 
 bench-soak: $(READY)  ## half an hour of mixed traffic with swaps: BUNDLE=… MINUTES=30
 	$(BIN)/python benchmarks/soak.py $(or $(BUNDLE),runs/demo/bundle) --minutes $(or $(MINUTES),30)

@@ -45,7 +45,7 @@ def test_a_stage_that_fails_is_timed_too(metrics, value):
 
 
 def test_every_stage_is_there_before_the_first_request(value):
-    for stage in ("history", "user_vector", "features", "ranking", "total"):
+    for stage in ("waiting", "history", "user_vector", "features", "ranking", "total"):
         assert value("stage_seconds_count", stage=stage) == 0
 
 

@@ -114,7 +114,7 @@ def test_the_status_tells_what_serves_and_how(make, small_run):
     assert told["requests"]["total"] == 2 and told["requests"]["failed"] == 0
     catalogue, candidates, shown = (stage["videos"] for stage in told["funnel"])
     assert catalogue == 100 and 4 < candidates < 100 and shown == 4
-    assert {"history", "user_vector", "features", "ranking", "total", "network"} <= set(told["latency_ms"])
+    assert {"waiting", "history", "user_vector", "features", "ranking", "total", "network"} <= set(told["latency_ms"])
     assert {source["source"] for source in told["sources"]} >= {"network", "co_watch", "popular", "trending"}
     server.deployments.promote(small_run.bundle)
     assert server.status()["previous"] == {"bundle": variant["bundle"], "path": variant["path"]}

@@ -185,6 +185,14 @@ def test_a_question_about_the_past_says_nothing_of_how_fast_ranking_is(service, 
     assert now == 102.0 and service.answerer._seconds_per_candidate == 0.0
 
 
+def test_what_a_request_has_waited_is_of_its_budget_and_of_its_time(service, server):
+    answer = service.answer(Ask(USER, k=K), time.perf_counter() - 2 * PATIENT)
+    assert {"retrieval_order", "trending"} & set(answer.degraded) and len(answer.recommendations) == K
+    told = server.recent.latencies_ms()
+    assert min(told["waiting"]["p50"], told["total"]["p50"]) >= 2000.0 * PATIENT
+    assert service.answer(Ask(USER, k=K), time.perf_counter()).degraded == ()
+
+
 def test_a_failing_ranker_leaves_the_order_of_retrieval(service, live, monkeypatch, caplog):
     monkeypatch.setitem(vars(live.bundle), "ranker", type("Ranker", (), {"predictions": staticmethod(broken)})())
     with caplog.at_level(logging.DEBUG):

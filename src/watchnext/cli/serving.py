@@ -50,7 +50,9 @@ def serve(
     state: StateFolder = STATE,
     store: StoreUrl = None,
     trust_durability: TrustDurability = False,
-    threads: Annotated[int, typer.Option(help="requests answered at the same time", min=1, max=256)] = 4,
+    threads: Annotated[
+        int, typer.Option(help="requests answered at the same time, if by one process", min=1, max=256)
+    ] = 4,
     processes: Annotated[
         int,
         typer.Option(

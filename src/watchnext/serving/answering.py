@@ -77,23 +77,28 @@ class Answerer:
     def __post_init__(self) -> None:
         self._sources = SideBySide((self.threads + 2) * _MOST_SOURCES, self._source_timed)
 
-    def given(self, ask: Ask) -> Given:
-        """Gives a page, and what is told of it.
+    def given(self, ask: Ask, came_at: float | None = None) -> Given:
+        """Gives a page, and what is told of it; the budget begins when the request came, by `time.perf_counter`.
 
         Raises:
             UnknownUserError: nothing is known of the user.
             RequestError: an impossible k, stage, surface, time, attribute or filter.
         """
-        with self._stage("total"):
+        began = time.perf_counter()
+        came_at = began if came_at is None else came_at
+        self.timed("waiting", began - came_at)
+        try:
             variant = self.deployments.now.variant_of(ask.user_id)
             recommender = variant.recommender
             recommender.refuse_impossible(ask.k, ask.stage)
-            budget = _budget(ask, recommender.bundle.serving)
+            budget = _budget(ask, recommender.bundle.serving, came_at)
             with self._stage("history"):
                 past = self._past(variant, ask, budget)
             question = self._question(variant, ask, past)
             found = self._ranked(variant, question, budget)
             answer = self._rendered(variant, ask, found, budget)
+        finally:
+            self.timed("total", time.perf_counter() - came_at)
         return _told(variant, ask, answer, found)
 
     def now(self, variant: Variant | None = None) -> int:
@@ -247,10 +252,10 @@ class Answerer:
         return Answer(uuid.uuid4().hex, variant.version, variant.name, moment, degraded, note, tuple(places))
 
 
-def _budget(ask: Ask, serving: ServingConfig) -> Budget:
+def _budget(ask: Ask, serving: ServingConfig, came_at: float) -> Budget:
     if ask.as_of is not None:
         return Budget(_SECONDS_FOR_THE_PAST)
-    return Budget(serving.budget_ms / 1000, serving.source_budget_ms / 1000)
+    return Budget(serving.budget_ms / 1000, serving.source_budget_ms / 1000, came_at)
 
 
 def _told(variant: Variant, ask: Ask, answer: Answer, found: _Ranking) -> Given:

@@ -13,7 +13,7 @@ from watchnext.retrieval.index.live import Probe
 from watchnext.serving.drift import CalibrationDrift
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
-STAGES = ("history", "user_vector", "features", "ranking", "total")
+STAGES = ("waiting", "history", "user_vector", "features", "ranking", "total")
 """The stages of every request; each source of candidates is one more, `source:<name>`."""
 
 _SOURCE = "source:"

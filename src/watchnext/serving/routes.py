@@ -1,5 +1,6 @@
 """What an application calls: lists, events, videos, and what is known of a user."""
 
+import time
 import uuid
 from collections import Counter
 from functools import partial
@@ -182,7 +183,7 @@ async def _answer(server: Server, request: Request, ask: Ask) -> Response:
     log_end = max(one.recommender.bundle.dataset.log_end for one in server.deployments.now.variants)
     if ask.as_of is not None and ask.as_of < log_end:  # the log is replayed, and no budget ends that
         refuse_without_token(request, admin=True)
-    answer = await server.answer(partial(server.service.answer, ask))
+    answer = await server.answer(partial(server.service.answer, ask, time.perf_counter()))
     return Response(_ANSWER.dump_json(answer), media_type="application/json")  # once: FastAPI would check it
 
 

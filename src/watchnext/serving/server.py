@@ -109,8 +109,8 @@ class Server:
             OverloadError: too many wait already.
         """
         budget = self.deployments.now.variants[0].recommender.bundle.serving.budget_ms / 1000
-        # Those that are being answered are half done, on average.
-        ahead = self._waiting / self._at_once - 0.5
+        # Those that are being answered end one after the other, the first of them half that time from now.
+        ahead = (self._waiting - self._at_once + 0.5) / self._at_once
         if self._waiting >= self._at_once and ahead * self._seconds_each > budget:
             self.metrics.overloaded()
             self.recent.count("refused")

@@ -31,21 +31,21 @@ class Service:
     answers: AnswerLog
     metrics: Metrics
     answerer: Answerer
-    ask: Callable[[Ask], Given]
+    ask: Callable[[Ask, float | None], Given]
     told: Callable[[bool, dict[str, int], dict[str, int], int], None] = lambda *_: None
 
     def __post_init__(self) -> None:
         self.vectors: list[tuple[weakref.ref[LiveBundle], Float[Array, "dim"]]] = []
         self.num_candidates: list[int] = []
 
-    def answer(self, ask: Ask) -> Answer:
-        """Gives a page.
+    def answer(self, ask: Ask, came_at: float | None = None) -> Answer:
+        """Gives a page; `came_at` is when the request came, by `time.perf_counter`, if that was before now.
 
         Raises:
             UnknownUserError: nothing is known of the user.
             RequestError: an impossible k, stage, surface, time, attribute or filter.
         """
-        given = self.ask(ask)
+        given = self.ask(ask, came_at)
         self._keep(given)
         return given.answer
 

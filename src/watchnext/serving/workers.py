@@ -56,8 +56,8 @@ class Workers:
         for process in self._all:
             self._free.put(process)
 
-    def given(self, ask: Ask) -> Given:
-        """Asks whoever is free.
+    def given(self, ask: Ask, came_at: float | None = None) -> Given:
+        """Asks whoever is free; all processes of a machine have the same clock.
 
         Raises:
             OverloadError: nobody is free for a long time.
@@ -70,7 +70,7 @@ class Workers:
                 raise OverloadError("no process could take the request: ask again in a second.") from None
             lives = True
             try:
-                given, seconds = process.asked(ask)
+                given, seconds = process.asked(ask, time.perf_counter() if came_at is None else came_at)
             except _GONE:
                 lives = False
                 self._replace_aside(process)
@@ -169,9 +169,9 @@ class _Process:
         """How it ended, or None."""
         return self._process.exitcode
 
-    def asked(self, ask: Ask) -> tuple[Given | Exception, list[tuple[str, float]]]:
+    def asked(self, ask: Ask, came_at: float) -> tuple[Given | Exception, list[tuple[str, float]]]:
         """Gives the answer, or what was raised, and the seconds of stages since the last answer."""
-        self._asking.send(ask)
+        self._asking.send((ask, came_at))
         said: tuple[Given | Exception, list[tuple[str, float]]] = self._asking.recv()
         return said
 
@@ -233,9 +233,9 @@ def _work(asked: Connection, ordered: Connection, where: Where) -> None:  # prag
     threading.Thread(target=deployments.obey, args=[ordered], daemon=True).start()
     with suppress(*_GONE):
         while True:
-            ask = asked.recv()
+            ask, came_at = asked.recv()
             try:
-                given: Any = answerer.given(ask)
+                given: Any = answerer.given(ask, came_at)
             except Exception as error:
                 given = _as_sent(error)
             taken = seconds[:]
