@@ -178,6 +178,28 @@ def test_who_waits_too_long_is_told_to_come_again(server, monkeypatch):
         server.service.answer(Ask(USERS[0]))
 
 
+class Ending:
+    """A process that ends whenever it is asked."""
+
+    asked_times = 0
+
+    def asked(self, *_):
+        self.asked_times += 1
+        raise EOFError
+
+
+def test_a_question_that_ends_two_processes_is_not_asked_of_a_third(server, monkeypatch):
+    process, free, gone = Ending(), queue.SimpleQueue(), []
+    for _ in range(3):
+        free.put(process)
+    monkeypatch.setattr(server._workers, "_free", free)
+    monkeypatch.setattr(server._workers, "_replace", gone.append)
+    with pytest.raises(OverloadError, match="no process"):
+        server.service.answer(Ask(USERS[0]))
+    assert process.asked_times == 2 and free.qsize() == 1
+    until(lambda: gone == [process, process])
+
+
 def test_a_server_that_cannot_begin_leaves_no_process(tmp_path):
     before = {process.pid for process in multiprocessing.active_children() if process.name == NAME}
     with pytest.raises(ArtifactError):
@@ -185,16 +207,24 @@ def test_a_server_that_cannot_begin_leaves_no_process(tmp_path):
     assert {process.pid for process in multiprocessing.active_children() if process.name == NAME} == before
 
 
-def test_a_replacement_that_cannot_serve_is_not_asked(tmp_path, caplog):
+def test_a_replacement_that_cannot_serve_is_not_asked_but_replaced(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("watchnext.serving.workers._PAUSE_SECONDS", 0.0)
     open_store(str(tmp_path / "events.sqlite")).close()
-    workers = Workers(1, Where(str(tmp_path / "events.sqlite")), lambda: (), lambda *_: None)
+    tried = []
+
+    def serving():  # it is there at the second look
+        tried.append(len(workers._all))
+        return (Named("main", 1.0, tmp_path / "nothing", "1"),) if len(tried) == 1 else ()
+
+    workers = Workers(1, Where(str(tmp_path / "events.sqlite")), serving, lambda *_: None)
     try:
-        workers._serving = lambda: (Named("main", 1.0, tmp_path / "nothing", "1"),)
         (process,) = workers._all
+        assert workers._free.get() is process
         workers._replace(process)
-        assert "cannot serve: ArtifactError" in caplog.text
+        assert caplog.text.count("cannot serve: ArtifactError") == 1 and tried == [1, 1]
+        assert [workers._free.get()] == workers._all != [process]
         workers._replace(process)  # it has been replaced already
-        assert process not in workers._all and len(workers._all) == 1
+        assert len(tried) == 2
     finally:
         workers.close()
     workers._replace(workers._all[0])  # the server ends: nobody takes its place

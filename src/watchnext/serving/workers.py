@@ -25,6 +25,8 @@ from watchnext.serving.stores.opening import open_store
 SWITCH_SECONDS = 0.0005  # a compiled loop that has ended waits so long at most for the interpreter, not 5 ms
 _LONGEST_WAIT_SECONDS = 10.0
 _END_SECONDS = 2.0
+_PAUSE_SECONDS = 5.0
+_TRIES = 2  # a question that ends whoever is asked is not to end all of them
 NAME = "answers"
 _GONE = (EOFError, OSError)
 _log = logging.getLogger(__name__)
@@ -42,7 +44,8 @@ class Workers:
     """So many processes, each of which answers one request at a time; `timed` is told what their stages took.
 
     Each maps the files of the bundles that serve, and follows the store by itself: what a request needs to know is on
-    disk. One that ends is replaced by another that loads what is `serving`, and its request is asked of one that lives.
+    disk. One that ends is replaced by another that loads what is `serving`, and its request is asked of one that lives,
+    once more.
     """
 
     def __init__(
@@ -51,7 +54,7 @@ class Workers:
         self._where, self._serving, self._timed = where, serving, timed
         self._free: queue.SimpleQueue[_Process] = queue.SimpleQueue()
         self._changing = threading.Lock()
-        self._closed = False
+        self._closed = threading.Event()
         self._all = [_Process(where) for _ in range(count)]
         for process in self._all:
             self._free.put(process)
@@ -60,14 +63,14 @@ class Workers:
         """Asks whoever is free; all processes of a machine have the same clock.
 
         Raises:
-            OverloadError: nobody is free for a long time.
+            OverloadError: nobody is free for a long time, or who took the request ended, twice.
             WatchnextError: as `Answerer.given` does.
         """
-        while True:
+        for _ in range(_TRIES):
             try:
                 process = self._free.get(timeout=_LONGEST_WAIT_SECONDS)
             except queue.Empty:
-                raise OverloadError("no process could take the request: ask again in a second.") from None
+                break
             lives = True
             try:
                 given, seconds = process.asked(ask, time.perf_counter() if came_at is None else came_at)
@@ -83,6 +86,7 @@ class Workers:
             if isinstance(given, Exception):
                 raise given
             return given
+        raise OverloadError("no process could answer the request: ask again in a second.")
 
     def get_ready(self, named: tuple[Named, ...]) -> Callable[[], None]:
         """Lets all load what these variants need, and gives what makes them switch.
@@ -112,7 +116,7 @@ class Workers:
 
     def close(self) -> None:
         """Ends the processes."""
-        self._closed = True
+        self._closed.set()
         with self._changing:
             for process in self._all:
                 process.end()
@@ -121,18 +125,23 @@ class Workers:
         threading.Thread(target=self._replace, args=[gone], name="replace", daemon=True).start()
 
     def _replace(self, gone: "_Process") -> None:
-        with self._changing:
-            if self._closed or gone not in self._all:
-                return
-            gone.end()
-            _log.error("a process that answers ended with %s; another takes its place", gone.exit_code)
-            process = _Process(self._where)
-            self._all[self._all.index(gone)] = process
-            for order in (self._serving(), None):
-                refused, ended = _ordered([process], order)
-                if refused is not None or ended:
-                    _log.error("the process that takes its place cannot serve: %s", type(refused).__name__)
+        """Puts others in its place until one can serve."""
+        serves = False
+        while not serves:
+            with self._changing:
+                if self._closed.is_set() or gone not in self._all:
                     return
+                gone.end()
+                _log.error("a process that answers ended with %s; another takes its place", gone.exit_code)
+                process = _Process(self._where)
+                self._all[self._all.index(gone)] = process
+                refused, ended = _ordered([process], self._serving())
+                _ordered([process], None)
+                serves = refused is None and not ended
+            if not serves:
+                _log.error("the process that takes its place cannot serve: %s", type(refused).__name__)
+                gone = process
+                self._closed.wait(_PAUSE_SECONDS)
         self._free.put(process)
 
 
@@ -226,7 +235,11 @@ def _work(asked: Connection, ordered: Connection, where: Where) -> None:  # prag
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     torch.set_num_threads(1)
     sys.setswitchinterval(SWITCH_SECONDS)
-    store = open_store(where.store, trust_durability=where.trust_durability)
+    try:
+        store = open_store(where.store, trust_durability=where.trust_durability)
+    except WatchnextError as error:
+        _log.error("no events can be read: %s", type(error).__name__)
+        return
     deployments = _Follower(store)
     seconds: list[tuple[str, float]] = []
     answerer = Answerer(deployments, store, lambda stage, taken: seconds.append((stage, taken)), threads=1)
