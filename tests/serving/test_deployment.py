@@ -322,7 +322,7 @@ def test_watches_are_known_from_the_recent_ones_and_uploads_from_all(deployments
 
 def test_events_that_come_while_a_bundle_loads_are_counted_once(deployments, store, first, second, monkeypatch):
     deployments.promote(first)
-    real = deployment._refuse_other_answers
+    real = deployment.refuse_other_answers
 
     def busy(recommender, path):
         store.append([watch("w"), block(7)])
@@ -330,7 +330,7 @@ def test_events_that_come_while_a_bundle_loads_are_counted_once(deployments, sto
         store.append([watch("x", LATER + 1)])
         real(recommender, path)
 
-    monkeypatch.setattr(deployment, "_refuse_other_answers", busy)
+    monkeypatch.setattr(deployment, "refuse_other_answers", busy)
     deployments.promote(second)
     deployments.follow()
     live = live_of(deployments)

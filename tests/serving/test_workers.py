@@ -238,7 +238,9 @@ def follower(tmp_path):
     store.close()
 
 
-def test_orders_load_then_switch_and_say_what_went_wrong(follower, small_run, tmp_path):
+def test_orders_load_then_switch_and_say_what_went_wrong(follower, small_run, tmp_path, monkeypatch):
+    tried = []
+    monkeypatch.setattr("watchnext.serving.workers.refuse_other_answers", lambda _, path: tried.append(path))
     ours, theirs = multiprocessing.Pipe()
     obeying = threading.Thread(target=follower.obey, args=[theirs])
     obeying.start()
@@ -254,6 +256,7 @@ def test_orders_load_then_switch_and_say_what_went_wrong(follower, small_run, tm
     assert ordered(named) is None and ordered(named) is None and ordered(None) is None
     assert follower.now.named == named
     serves = follower.now.variants[0].recommender
+    assert tried == [small_run.bundle]  # before the first request, and once
     assert ordered(None) is None and follower.now.named == named
     shared = (replace(named[0], share=0.5), replace(named[0], name="other", share=0.5))
     assert ordered(shared) is None and ordered(None) is None

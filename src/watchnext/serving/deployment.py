@@ -216,7 +216,7 @@ class Deployments(Deployed):
             recommender = Recommender.open(path, verify=on_disk not in self._checked())
         except OSError as error:
             raise ArtifactError(f"{path} cannot be read: {error.strerror}. Name the folder of a bundle.") from error
-        _refuse_other_answers(recommender, path)
+        refuse_other_answers(recommender, path)
         self._note_checked(on_disk)
         give_back_freed_memory()  # of checking and trying it
         return Variant(name, share, path.absolute(), recommender, time.time())
@@ -265,8 +265,12 @@ def _apply(variant: Variant, event: LiveEvent) -> None:
         _log.warning("bundle %s takes no %s: %s", variant.version, event.kind, type(error).__name__)
 
 
-def _refuse_other_answers(recommender: Recommender, path: Path) -> None:
-    """Refuses a bundle whose answers to requests are not those of the command line, or that cannot answer."""
+def refuse_other_answers(recommender: Recommender, path: Path) -> None:
+    """Refuses a bundle whose answers to requests are not those of the command line, or that cannot answer.
+
+    Raises:
+        ArtifactError: it is one.
+    """
     dataset = recommender.bundle.dataset
     users = np.linspace(1, len(dataset.vocabularies["users"]) - 1, _CHECKED_USERS).astype(np.int64)
     k = min(_CHECKED_K, dataset.num_videos - 1)

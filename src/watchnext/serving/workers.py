@@ -16,8 +16,9 @@ from typing import Any
 import torch
 
 from watchnext.errors import ArtifactError, WatchnextError
+from watchnext.memory import give_back_freed_memory
 from watchnext.serving.answering import Answerer, Given
-from watchnext.serving.deployment import Deployed, Deployment, Named, Variant
+from watchnext.serving.deployment import Deployed, Deployment, Named, Variant, refuse_other_answers
 from watchnext.serving.exchange import Ask, OverloadError
 from watchnext.serving.recommender import Recommender
 from watchnext.serving.stores.opening import open_store
@@ -201,14 +202,18 @@ class _Follower(Deployed):
         """Gives the variants, of which those that serve or served just now are there already.
 
         Raises:
-            ArtifactError: a bundle has changed since the other process checked it.
+            ArtifactError: a bundle has changed since the other process checked it, or does not serve what it says.
         """
         there = {(one.path, one.version): one.recommender for one in self._loaded_variants()}
         variants = []
         for one in named:
-            recommender = there.get((one.path, one.version)) or Recommender.open(one.path, verify=False)
-            if recommender.bundle.version != one.version:
-                raise ArtifactError(f"the bundle in {one.path} has become another one: promote it again.")
+            recommender = there.get((one.path, one.version))
+            if recommender is None:
+                recommender = Recommender.open(one.path, verify=False)
+                if recommender.bundle.version != one.version:
+                    raise ArtifactError(f"the bundle in {one.path} has become another one: promote it again.")
+                refuse_other_answers(recommender, one.path)  # and the first request finds all loops loaded
+                give_back_freed_memory()
             variants.append(Variant(one.name, one.share, one.path, recommender, time.time()))
         return Deployment(tuple(variants))
 
