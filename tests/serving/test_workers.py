@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("unchecked_types")
 
 USERS = ("3", "9", "33")
 PROCESSES = 2
-PATIENT = 60.0
+PATIENT = 180.0
 
 
 @pytest.fixture(scope="module")
