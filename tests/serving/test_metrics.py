@@ -30,18 +30,11 @@ def value(metrics):
 
 
 def test_a_stage_is_timed(metrics, value):
-    with metrics.stage("ranking"):
-        pass
+    metrics.timed("ranking", 0.5)
     metrics.timed("ranking", 3.0)
     assert value("stage_seconds_count", stage="ranking") == 2
     assert value("stage_seconds_bucket", stage="ranking", le="2.0") == 1
-    assert value("stage_seconds_sum", stage="ranking") >= 3
-
-
-def test_a_stage_that_fails_is_timed_too(metrics, value):
-    with pytest.raises(ZeroDivisionError), metrics.stage("features"):
-        _ = 1 / 0
-    assert value("stage_seconds_count", stage="features") == 1
+    assert value("stage_seconds_sum", stage="ranking") == 3.5
 
 
 def test_every_stage_is_there_before_the_first_request(value):
@@ -50,8 +43,7 @@ def test_every_stage_is_there_before_the_first_request(value):
 
 
 def test_a_source_is_timed_by_its_name(metrics, value):
-    with metrics.stage("source:co_watch"):
-        pass
+    metrics.timed("source:co_watch", 0.1)
     assert value("source_seconds_count", source="co_watch") == 1
     assert value("stage_seconds_count", stage="source:co_watch") is None
 

@@ -185,6 +185,12 @@ def test_a_question_about_the_past_says_nothing_of_how_fast_ranking_is(service, 
     assert now == 102.0 and service.answerer._seconds_per_candidate == 0.0
 
 
+def test_stages_that_end_in_a_refusal_are_timed_too(service, server):
+    with pytest.raises(UnknownUserError):
+        service.answer(Ask("nobody"))
+    assert set(server.recent.latencies_ms()) == {"waiting", "history", "total"}
+
+
 def test_what_a_request_has_waited_is_of_its_budget_and_of_its_time(service, server):
     answer = service.answer(Ask(USER, k=K), time.perf_counter() - 2 * PATIENT)
     assert {"retrieval_order", "trending"} & set(answer.degraded) and len(answer.recommendations) == K

@@ -1,8 +1,6 @@
 """What an operator sees: counters, gauges and histograms in Prometheus' text form, a registry for each app."""
 
-import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
@@ -59,17 +57,8 @@ class Metrics:
         self._dropped = _Followed("watchnext_answers_dropped", "Answers that are not in the answer log.")
         self.registry.register(self._dropped)
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Times a stage of a request, whether it ends well or not."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.timed(name, time.perf_counter() - start)
-
     def timed(self, stage: str, seconds: float) -> None:
-        """Counts a stage that was timed elsewhere, and tells whoever listens."""
+        """Counts a stage of a request, and tells whoever listens."""
         self.heard(stage, seconds)
         if stage.startswith(_SOURCE):
             self._sources.labels(stage.removeprefix(_SOURCE)).observe(seconds)
