@@ -8,7 +8,7 @@ REFEREE ?= $(wildcard ../shared/referee)
 FOLDER ?= $(wildcard ../shared/data/ml1m)
 QUALITY_OPTIONS = $(if $(FOLDER),--folder $(FOLDER)) $(if $(REFEREE),--referee $(REFEREE))
 
-.PHONY: demo test lint bench bench-recovery bench-simulate bench-prepare bench-quality \
+.PHONY: demo test coverage lint bench bench-recovery bench-simulate bench-prepare bench-quality \
 	bench-uploads bench-step bench-index bench-features bench-ranker bench-events \
 	bench-serving bench-soak format clean
 
@@ -19,9 +19,12 @@ $(READY): pyproject.toml constraints.txt scripts/install.sh
 demo: $(READY)  ## the main job on the bundled log
 	$(BIN)/watchnext demo
 
-test: $(READY)  ## all tests, with branch coverage; installs Redis and Chromium where they are missing
+test: $(READY)  ## all tests; installs Redis and Chromium where they are missing
 	sh scripts/servers.sh
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --cov --cov-report=term
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(TEST_OPTIONS)
+
+coverage:  ## the same, with the lines and branches that no test reached; takes a third longer
+	$(MAKE) test TEST_OPTIONS="--cov --cov-report=term"
 
 lint: $(READY)  ## format, lint, types, import contract
 	$(BIN)/ruff format --check src tests benchmarks scripts

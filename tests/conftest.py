@@ -3,11 +3,13 @@
 import dataclasses
 import fcntl
 import os
+import pickle
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["NUMBA_CACHE_DIR"] = str(Path(__file__).parent.parent / ".pytest_cache" / "numba")
@@ -19,7 +21,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from jaxtyping import config as type_checks
-from numba.core.caching import IndexDataCacheFile
+from numba.core import config
+from numba.core.caching import FunctionCache
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.dispatcher import Dispatcher
 
 from watchnext import pipeline
 from watchnext.events.dataset import Dataset
@@ -27,19 +32,43 @@ from watchnext.simulation.log import open_world, write_log
 from watchnext.simulation.settings import WorldConfig
 from watchnext.simulation.world import START_SECOND, World
 
-_save_compiled = IndexDataCacheFile.save
+_compile = Dispatcher.compile
+_compiling: set[Path] = set()
 
 
-def _save_one_by_one(self: IndexDataCacheFile, *compiled: object) -> None:
-    """Numba names a file by what its index has so far: of two processes at once one would overwrite the other's."""
-    with open(Path(self._cache_path) / "lock", "w") as lock:
+def _compile_once(self: Dispatcher, signature: object) -> object:
+    """Compiles, or waits while another process that tests beside this one compiles the same loop, and reads it."""
+    name = Path(config.CACHE_DIR) / f"{self.py_func.__module__}.{self.py_func.__qualname__}.lock"
+    if not isinstance(self._cache, FunctionCache) or name in _compiling:
+        return _compile(self, signature)
+    with global_compiler_lock, locked(name):
+        _compiling.add(name)
+        try:
+            return _compile(self, signature)
+        finally:
+            _compiling.remove(name)
+
+
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Of all processes one at a time goes on."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with open(file, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        _save_compiled(self, *compiled)
+        yield
 
 
-IndexDataCacheFile.save = _save_one_by_one  # processes that test side by side compile for each other
+if "PYTEST_XDIST_WORKER" in os.environ:
+    Dispatcher.compile = _compile_once
+
 FIRST_SECOND, DAYS = START_SECOND, 20
 LONGEST = "test_recovery.py"
+T = TypeVar("T")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than cores, as tests that wait for a browser or a server leave theirs to others."""
+    return (os.cpu_count() or 1) + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -141,22 +170,39 @@ def unchecked_types() -> Iterator[None]:
         yield
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], T]) -> T:
+    """What `make` gives for a new folder. Of processes that test side by side one makes it, the others wait for it."""
+    every = factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else factory.getbasetemp()
+    made = every / name / "made"
+    with locked(every / f"{name}.lock"):
+        if not made.exists():
+            made.parent.mkdir()
+            made.write_bytes(pickle.dumps(make(made.parent)))
+    return pickle.loads(made.read_bytes())  # type: ignore[no-any-return]  # whatever was made
+
+
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
     """Trained once; tests must not change it (copy the folder to damage it)."""
-    folder = tmp_path_factory.mktemp("small")
-    run = pipeline.Run(write_small_log(folder / "log"), folder / "run")
-    with types_unchecked():
-        return SmallRun(run, pipeline.run_all(run))
+
+    def make(folder: Path) -> SmallRun:
+        run = pipeline.Run(write_small_log(folder / "log"), folder / "run")
+        with types_unchecked():
+            return SmallRun(run, pipeline.run_all(run))
+
+    return made_once(tmp_path_factory, "small", make)
 
 
 @pytest.fixture(scope="session")
 def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """The small world compiled, without training."""
-    folder = tmp_path_factory.mktemp("dataset")
-    run = pipeline.Run(write_small_log(folder / "log"), folder / "run")
-    pipeline.prepare(run)
-    return Dataset.open(run.part("dataset"))
+
+    def make(folder: Path) -> Path:
+        run = pipeline.Run(write_small_log(folder / "log"), folder / "run")
+        pipeline.prepare(run)
+        return run.part("dataset")
+
+    return Dataset.open(made_once(tmp_path_factory, "dataset", make))
 
 
 LogWriter = Callable[..., Path]
@@ -218,6 +264,10 @@ def foreign_log(quick_log: LogWriter) -> LogWriter:
 @pytest.fixture(scope="session")
 def foreign_run(foreign_log: LogWriter, tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
     """The foreign log after every step."""
-    run = pipeline.Run(foreign_log(), tmp_path_factory.mktemp("foreign") / "run")
-    with types_unchecked():
-        return SmallRun(run, pipeline.run_all(run))
+
+    def make(folder: Path) -> SmallRun:
+        run = pipeline.Run(foreign_log(), folder / "run")
+        with types_unchecked():
+            return SmallRun(run, pipeline.run_all(run))
+
+    return made_once(tmp_path_factory, "foreign", make)

@@ -17,10 +17,12 @@ from watchnext.evaluation.upload_age import upload_age_curve
 from watchnext.events.dataset import Dataset
 from watchnext.examples.contexts import context_as_of
 from watchnext.examples.impressions import Impressions, impressions_between
-from watchnext.features.spec import empty_state
-from watchnext.pipeline.fit_ranking import FittedRanking, compute_inputs, fit_ranking
+from watchnext.features.spec import FeatureSpec, empty_state
+from watchnext.pipeline.fit_ranking import compute_inputs
+from watchnext.pipeline.fit_ranking import fit_once as fit_ranking_once
 from watchnext.pipeline.fit_retrieval import fit_once
 from watchnext.pipeline.trial import ArmResult, run_trial
+from watchnext.ranking.network import RankingNetwork
 from watchnext.retrieval.calibration import AS_LEARNT
 from watchnext.retrieval.network import RetrievalModel
 from watchnext.retrieval.saved import open_model
@@ -128,7 +130,7 @@ def predictions(recovered: Recovered, tmp_path_factory: pytest.TempPathFactory) 
     truth = impressions_between(dataset.events, dataset.test_start, dataset.log_end)
     truth = truth.part(np.flatnonzero(truth.video_row > 0)[::4])
     known = _truth_of(recovered, dataset, truth)
-    rankers = {"watch time": (bundle.ranker, dataset), "equal": (equal.network, flat)}
+    rankers = {"watch time": (bundle.ranker, dataset), "equal": (equal, flat)}
     predicted = {}
     for name, (ranker, log) in rankers.items():
         state = empty_state(log, bundle.features.config)
@@ -142,11 +144,23 @@ def _with_equal_watch_times(dataset: Dataset) -> Dataset:
     return dataclasses.replace(dataset, events=dataclasses.replace(dataset.events, watch_seconds=seconds))
 
 
-def _trained_on(recovered: Recovered, dataset: Dataset, folder: Path) -> FittedRanking:
+def _trained_on(recovered: Recovered, dataset: Dataset, folder: Path) -> RankingNetwork:
+    """Trained before the validation period, for as many passes as the bundle's ranker was, and calibrated on it."""
     config = recovered.run.config
     early = open_model(open_artifact(recovered.run.part("retrieval"), "retrieval"), dataset.videos, "early")
     sources = build_sources(early, dataset, dataset.ranking_start, config.index)
-    return fit_ranking(dataset, sources, config.ranking, config.features, config.serving, folder, "equal weights")
+    passes = open_artifact(recovered.run.part("ranking"), "ranking").facts["training"]["search"]["epochs"]
+    examples = impressions_between(dataset.events, dataset.ranking_start, dataset.test_start)
+    learning = np.flatnonzero(examples.timestamp < dataset.validation_start)
+    held_out = np.flatnonzero(examples.timestamp >= dataset.validation_start)
+    state = empty_state(dataset, config.features)
+    spec = FeatureSpec.of(dataset, state, sources.sources, config.features)
+    inputs = compute_inputs(dataset, sources, examples, config.serving, state, spec)
+    network, _ = fit_ranking_once(
+        dataset, config.ranking, examples, inputs, learning, held_out[:0], folder, passes, "equal weights"
+    )
+    network.calibrate(inputs.part(held_out), examples.watch_seconds[held_out])
+    return network
 
 
 def _truth_of(recovered: Recovered, dataset: Dataset, shown: Impressions) -> tuple[np.ndarray, np.ndarray]:
