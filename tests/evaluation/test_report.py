@@ -7,8 +7,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from watchnext.evaluation.bootstrap import Estimate
+from watchnext.evaluation.plots import draw_groups
 from watchnext.evaluation.reliability import GroupReliability
-from watchnext.evaluation.report import Report, _draw_groups, shown, write_report
+from watchnext.evaluation.report import Report, shown, write_report
 
 pytestmark = pytest.mark.usefixtures("unchecked_types")
 
@@ -167,7 +168,7 @@ def test_page_without_groups_has_no_table_of_them(html_of):
 
 def drawn(tables: dict[str, list[GroupReliability]]) -> Figure:
     figure = Figure()
-    _draw_groups(figure, tables)
+    draw_groups(figure, tables)
     return figure
 
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import gc
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -230,3 +232,10 @@ def test_a_server_that_cannot_begin_leaves_nothing_open(tmp_path, monkeypatch, s
     with pytest.raises(error):
         Server(ServerSettings(**{"state": tmp_path / "state", "bundle": tmp_path} | settings))
     assert len(closed) == 1
+
+
+def test_a_server_does_not_load_what_only_training_and_reports_use():
+    program = (
+        "import sys, watchnext.serving.server; sys.exit(' '.join({'matplotlib', 'scipy.optimize'} & {*sys.modules}))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stderr == "\n"

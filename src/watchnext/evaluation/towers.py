@@ -3,8 +3,6 @@
 import json
 from dataclasses import asdict, dataclass
 
-from matplotlib.figure import Figure
-
 from watchnext.evaluation.bootstrap import Estimate
 
 
@@ -32,18 +30,3 @@ def towers_from_json(text: str) -> list[TowerScore]:
         TowerScore(row["name"], Estimate(**row["weighted_loss"]), Estimate(**row["above_the_deepest"]), row["papers"])
         for row in json.loads(text)
     ]
-
-
-def draw_towers(figure: Figure, scores: list[TowerScore]) -> None:
-    """Draws by how much each tower is above the deepest, beside the paper's."""
-    axes = figure.subplots()
-    places = range(len(scores))
-    deepest = min(one.papers for one in scores)
-    own = [one.above_the_deepest for one in scores]
-    axes.axvline(0, color="grey", linewidth=1, linestyle="--")
-    axes.hlines(places, [one.low for one in own], [one.high for one in own])
-    axes.plot([one.value for one in own], places, marker="o", linestyle="", label="this log")
-    axes.plot([one.papers - deepest for one in scores], places, marker="x", linestyle="", label="the paper's")
-    axes.set(yticks=places, yticklabels=[one.name for one in scores], ylim=(len(scores) - 0.5, -0.5))
-    axes.set(xlabel="weighted loss above that of 1024→512→256")
-    axes.legend(frameon=False)

@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-from scipy.optimize import isotonic_regression
 from torch import nn
 
 from watchnext.layers.tensors import interpolated
@@ -49,6 +48,8 @@ class Calibration(nn.Module):
 
     def fit(self, order: Float[Array, "rows"], mean: Float[Array, "rows"], watch_seconds: Float[Array, "rows"]) -> None:
         """Fits everything to what was watched; few impressions give the scale alone, none nothing."""
+        from scipy.optimize import isotonic_regression  # here: half a second to load, and who serves fits nothing
+
         bins = min(_BINS, len(order) // _ROWS_OF_A_BIN)
         self.has_curve.fill_(bins >= _FEWEST_BINS)
         if self.has_curve:
