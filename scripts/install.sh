@@ -18,8 +18,11 @@ if command -v nvidia-smi >/dev/null 2>&1 || [ -n "${PIP_FIND_LINKS:-}${PIP_EXTRA
 else
     torch_index="--extra-index-url https://download.pytorch.org/whl/cpu"
 fi
+install() { # Python compiles what it imports later: all that is installed would take it a minute more
+    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt "$@"
+}
 # shellcheck disable=SC2086  # the option and its value are two words
-"$VENV/bin/python" -m pip install --quiet --disable-pip-version-check $torch_index -c constraints.txt -e '.[dev,redis,tfrecord]'
+install $torch_index -e '.[dev,redis,tfrecord]'
 # ScaNN has no wheel for every platform and Python: its tests are skipped where it is missing.
-"$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt --only-binary scann scann ||
+install --only-binary scann scann ||
     echo "ScaNN could not be installed: everything but [index] engine = 'scann' works without it." >&2
