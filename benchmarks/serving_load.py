@@ -212,13 +212,17 @@ def resident_bytes(process_id: int) -> tuple[int, int]:
 
     Files that several have mapped count once, by the shares that the system gives each.
     """
-    children = Path(f"/proc/{process_id}/task/{process_id}/children").read_text().split()
     own = mapped = 0
-    for one in (str(process_id), *children):
+    for one in (str(process_id), *_descendants(process_id)):
         told = dict(line.split(":")[:2] for line in Path(f"/proc/{one}/smaps_rollup").read_text().splitlines()[1:])
         anonymous, shared_out = (1024 * int(told[name].split()[0]) for name in ("Pss_Anon", "Pss"))
         own, mapped = own + anonymous, mapped + shared_out - anonymous
     return own, mapped
+
+
+def _descendants(process_id: int | str) -> list[str]:
+    children = Path(f"/proc/{process_id}/task/{process_id}/children").read_text().split()
+    return [*children, *(other for child in children for other in _descendants(child))]
 
 
 def show(told: dict[str, dict[str, Any]], stages: dict[str, dict[str, float]]) -> None:

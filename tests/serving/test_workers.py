@@ -281,12 +281,17 @@ def test_by_the_command_line_and_none_outlives_a_server_that_is_killed(small_run
         until(lambda: serving.poll() is not None or _answers(url))
         answer = httpx.get(f"{url}/v1/recommendations", params={"user_id": USERS[0], "k": 3}).json()
         assert len(answer["recommendations"]) == 3
-        children = Path(f"/proc/{serving.pid}/task/{serving.pid}/children").read_text().split()
-        assert len(children) > PROCESSES  # and what looks after their names
+        others = descendants(serving.pid)
+        assert len(others) > PROCESSES  # and whose copies they are, and what looks after their names
     finally:
         serving.kill()
         serving.wait()
-    until(lambda: not any(Path("/proc", child).exists() for child in children))
+    until(lambda: not any(Path("/proc", other).exists() for other in others))
+
+
+def descendants(process):
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return [*children, *(other for child in children for other in descendants(child))]
 
 
 def _answers(url):

@@ -166,7 +166,10 @@ class _Process:
     """One process as it is seen from outside: it answers by one connection, and takes orders by another."""
 
     def __init__(self, where: Where) -> None:
-        context = multiprocessing.get_context("spawn")  # a copy of this process would have its locks, not its threads
+        # A copy of this process would have its locks, not its threads; one of a process that has but loaded the program
+        # is there at once, and what both never change is in memory once.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["__main__", __name__])
         self._asking, asked = context.Pipe()
         self.orders, ordered = context.Pipe()
         self._process = context.Process(target=_work, args=(asked, ordered, where), name=NAME, daemon=True)
