@@ -173,11 +173,10 @@ def unchecked_types() -> Iterator[None]:
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], T]) -> T:
     """What `make` gives for a new folder. Of processes that test side by side one makes it, the others wait for it."""
     every = factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else factory.getbasetemp()
-    made = every / name / "made"
-    with locked(every / f"{name}.lock"):
+    made = every / f"{name}.made"
+    with locked(made.with_suffix(".lock")):
         if not made.exists():
-            made.parent.mkdir()
-            made.write_bytes(pickle.dumps(make(made.parent)))
+            made.write_bytes(pickle.dumps(make(factory.mktemp(name))))
     return pickle.loads(made.read_bytes())  # type: ignore[no-any-return]  # whatever was made
 
 
