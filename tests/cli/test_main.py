@@ -407,5 +407,5 @@ def test_a_full_disk_is_told_as_such(watchnext, monkeypatch, tmp_path):
     def full(*_):
         raise OSError(28, "Error writing bytes to file. Detail: [errno 28] No space left on device")
 
-    monkeypatch.setattr(sys.modules["watchnext.cli.main"], "write_log", full)
+    monkeypatch.setattr("watchnext.simulation.log.write_log", full)
     assert "the disk is full" in watchnext("simulate", "--output", tmp_path / "log")

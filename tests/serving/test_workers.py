@@ -299,3 +299,10 @@ def _answers(url):
         return httpx.get(f"{url}/readyz").status_code == 200
     except httpx.HTTPError:
         return False
+
+
+def test_those_that_answer_are_copies_of_one_that_has_loaded_the_program(server):
+    parents = {Path(f"/proc/{one.pid}/stat").read_text().rpartition(")")[2].split()[1] for one in processes_of(server)}
+    (parent,) = parents
+    assert int(parent) != os.getpid()
+    assert "forkserver" in Path(f"/proc/{parent}/cmdline").read_text()

@@ -4,33 +4,16 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
-from watchnext import pipeline
-from watchnext.cli import demonstration, serving
-from watchnext.cli.tables import (
-    print_features,
-    print_recommendations,
-    print_report,
-    print_settings,
-    print_summary,
-    print_towers,
-    print_trial,
-)
+from watchnext.cli import serving
+from watchnext.cli.command import command
 from watchnext.errors import RequestError, WatchnextError
-from watchnext.evaluation.report import Report
-from watchnext.memory import keep_freed_memory
-from watchnext.pipeline.trial import run_trial
 from watchnext.progress import say
-from watchnext.serving.batch import recommend_to_file, score_to_file, vectors_to_file
-from watchnext.serving.recommender import Recommender
-from watchnext.simulation.log import write_log
 from watchnext.simulation.settings import WorldConfig
 
 app = typer.Typer(
@@ -67,31 +50,34 @@ def _world_option(name: str) -> Any:
     return typer.Option(help=WorldConfig.__dataclass_fields__[name].metadata["doc"])
 
 
-@app.command()
+@command(app)
 def check(
     log_file: LogFile,
     rejects: Annotated[Path, typer.Option(help="receives rejected rows, if any")] = Path("rejects.parquet"),
 ) -> None:
     """Read a log and tell what is in it: counts, times, ids, and rejected rows with reasons."""
+    from watchnext import pipeline
+    from watchnext.cli.tables import print_summary
+
     summary = pipeline.check(log_file, rejects)
     print_summary(summary, rejects)
     if summary.problem:
         raise WatchnextError(summary.problem)
 
 
-@app.command()
+@command(app)
 def prepare(log_file: LogFile, run: RunFolder = RUNS) -> None:
     """Compile the log into a dataset: vocabularies, one user's events together and in time order, periods."""
     _step("prepare", log_file, run)
 
 
-@app.command()
+@command(app)
 def train_retrieval(log_file: LogFile, run: RunFolder = RUNS, warm_start: WarmStart = None) -> None:
     """Train candidate generation; goes on where an interrupted training stopped."""
     _step("train-retrieval", log_file, run, warm_start)
 
 
-@app.command("index")
+@command(app, "index")
 def build_index(
     log_file: LogFile,
     run: RunFolder = RUNS,
@@ -101,27 +87,32 @@ def build_index(
     k: Annotated[int | None, typer.Option("-k", "--k", help="how many of the best that is; instead of tuned_k")] = None,
 ) -> None:
     """Index the video vectors, tuned on users of the log, and build the other sources of candidates."""
+    from watchnext import pipeline
+
     pipeline.build_index(pipeline.Run(log_file, run), target_recall, k)
     say(f"index: done, in {run}")
 
 
-@app.command()
+@command(app)
 def features(
     log_file: LogFile,
     run: RunFolder = RUNS,
     pattern: Annotated[str, typer.Option(help="only those whose names match, say 'user_channel.*'")] = "*",
 ) -> None:
     """List every input of the ranker: what it is of and how it enters. Needs 'prepare'; nothing is computed."""
+    from watchnext import pipeline
+    from watchnext.cli.tables import print_features
+
     print_features(pipeline.features(pipeline.Run(log_file, run)), pattern)
 
 
-@app.command()
+@command(app)
 def train_ranking(log_file: LogFile, run: RunFolder = RUNS) -> None:
     """Train expected watch time; goes on where an interrupted training stopped."""
     _step("train-ranking", log_file, run)
 
 
-@app.command()
+@command(app)
 def towers(
     log_file: LogFile,
     run: RunFolder = RUNS,
@@ -131,30 +122,37 @@ def towers(
 
     Needs 'train-retrieval'. Nine short trainings; a later 'evaluate' shows the table and its picture in the report.
     """
+    from watchnext import pipeline
+    from watchnext.cli.tables import print_towers
+
     print_towers(pipeline.compare_towers(pipeline.Run(log_file, run), seeds))
 
 
-@app.command()
+@command(app)
 def bundle(log_file: LogFile, run: RunFolder = RUNS) -> None:
     """Put dataset, networks and index together as one folder that serves; refuses what does not belong together."""
     _step("bundle", log_file, run)
 
 
-@app.command()
+@command(app)
 def evaluate(log_file: LogFile, run: RunFolder = RUNS) -> None:
     """Judge the bundle on the test period beside baselines: a table, report.json and report.html."""
+    from watchnext import pipeline
+
     _tell(pipeline.evaluate(pipeline.Run(log_file, run)), run)
 
 
-@app.command("run")
+@command(app, "run")
 def run_all(log_file: LogFile, run: RunFolder = RUNS, warm_start: WarmStart = None) -> None:
     """Do all of the above: from a log to a bundle and a report."""
+    from watchnext import pipeline
+
     report = pipeline.run_all(pipeline.Run(log_file, run, warm_start), announce=lambda name: say(name, "bold"))
     _tell(report, run)
     say(f"serve it: watchnext serve --bundle {run / 'bundle'}")
 
 
-@app.command()
+@command(app)
 def recommend(
     bundle: BundleFolder,
     user: Annotated[str | None, typer.Option(help="a user of the log; prints a list")] = None,
@@ -170,6 +168,10 @@ def recommend(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of a table; only with --user")] = False,
 ) -> None:
     """Recommend to one user (--user, prints) or to many (--users, writes Parquet)."""
+    from watchnext.cli.tables import print_recommendations
+    from watchnext.serving.batch import recommend_to_file
+    from watchnext.serving.recommender import Recommender
+
     if (user is None) == (users is None):
         raise RequestError("say either --user ID or --users FILE.")
     recommender = Recommender.open(bundle)
@@ -191,18 +193,21 @@ def recommend(
         say(f"only {len(found)} of {k}: the user has seen the rest (--include-seen brings it back)")
 
 
-@app.command()
+@command(app)
 def score(
     bundle: BundleFolder,
     impressions: Annotated[Path, typer.Option(help="a file with user_id, video_id, timestamp, and surface if known")],
     output: Annotated[Path, typer.Option(help="receives the rows and expected_watch_seconds")] = Path("scores.parquet"),
 ) -> None:
     """Add the expected watch time to impressions, each as of its own timestamp and never later."""
+    from watchnext.serving.batch import score_to_file
+    from watchnext.serving.recommender import Recommender
+
     count = score_to_file(Recommender.open(bundle), impressions, output)
     say(f"{count:,} rows in {output}")
 
 
-@app.command()
+@command(app)
 def probabilities(
     bundle: BundleFolder,
     user: Annotated[str, typer.Option(help="a user of the log")],
@@ -210,33 +215,42 @@ def probabilities(
     as_of: AsOf = None,
 ) -> None:
     """Print how probable it is that each video is the next one the user watches, out of all videos."""
+    import numpy as np
+
+    from watchnext.serving.recommender import Recommender
+
     found = Recommender.open(bundle).probabilities(user, video, as_of=as_of)
     for one, chance in zip(video, found, strict=True):
         typer.echo(f"{one}\t{'not in the catalogue' if np.isnan(chance) else format(chance, '.3g')}")
 
 
-@app.command()
+@command(app)
 def vectors(
     bundle: BundleFolder,
     users: Annotated[Path | None, typer.Option(help="a file with a column user_id: their vectors instead")] = None,
     output: Annotated[Path, typer.Option(help="receives the id and its vector")] = Path("vectors.parquet"),
 ) -> None:
     """Write the vectors of all videos, or of some users, for a search engine of your own."""
+    from watchnext.serving.batch import vectors_to_file
+    from watchnext.serving.recommender import Recommender
+
     count = vectors_to_file(Recommender.open(bundle), output, users)
     say(f"{count:,} rows in {output}")
 
 
-for command in (serving.serve, serving.promote, serving.rollback, serving.export):
-    app.command()(command)
+for function in (serving.serve, serving.promote, serving.rollback, serving.export):
+    app.command()(function)
 
 
-@app.command()
+@command(app)
 def demo(run: RunFolder = Path("runs/demo")) -> None:
     """Run the whole journey on the bundled KuaiRand log, in a few minutes."""
-    demonstration.run_demo(run)
+    from watchnext.cli.demonstration import run_demo
+
+    run_demo(run)
 
 
-@app.command()
+@command(app)
 def simulate(
     output: Annotated[Path, typer.Option(help="the folder that receives the log")] = SIMULATED,
     videos: Annotated[int, _world_option("videos")] = WorldConfig.videos,
@@ -265,6 +279,10 @@ def simulate(
     as_json: Annotated[bool, typer.Option("--json", help="with --against: print JSON instead of a table")] = False,
 ) -> None:
     """Make the log of a made-up video site whose truth is known; or (--against) try a system on its visitors."""
+    from watchnext.cli.tables import print_trial
+    from watchnext.pipeline.trial import run_trial
+    from watchnext.simulation.log import write_log
+
     if against is not None:
         arms = run_trial(against, world, visitors, pages, seed)
         if as_json:
@@ -295,26 +313,30 @@ def simulate(
     )
 
 
-@app.command()
+@command(app)
 def settings() -> None:
     """Print every setting of the TOML file with its default and what it does."""
+    from watchnext.cli.tables import print_settings
+
     print_settings()
 
 
-def _tell(report: Report, run: Path) -> None:
+def _tell(report: Any, run: Path) -> None:
+    from watchnext.cli.tables import print_report
+
     print_report(report)
     say(f"the report with pictures: {run / 'evaluation' / 'report.html'}")
 
 
 def _step(name: str, log_file: Path, folder: Path, warm_start: Path | None = None) -> None:
-    step: Callable[[pipeline.Run], object] = pipeline.STEPS[name]
-    step(pipeline.Run(log_file, folder, warm_start))
+    from watchnext import pipeline
+
+    pipeline.STEPS[name](pipeline.Run(log_file, folder, warm_start))
     say(f"{name}: done, in {folder}")
 
 
 def main() -> None:
     """Runs the command line; a failure that the user can act on is one message and exit status 1."""
-    keep_freed_memory()
     try:
         app()
     except WatchnextError as error:

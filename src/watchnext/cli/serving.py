@@ -6,17 +6,12 @@ import logging
 from pathlib import Path
 from typing import Annotated, Any
 
-import httpx
 import typer
-import uvicorn
 
 from watchnext.errors import RequestError
+from watchnext.loading import load
 from watchnext.progress import say
-from watchnext.serving.export import export as write_export
-from watchnext.serving.guard import Tokens
-from watchnext.serving.http import create_app
-from watchnext.serving.server import Server, ServerSettings
-from watchnext.serving.stores.opening import open_store
+from watchnext.serving import copies
 
 STATE = Path("runs/serving")
 StateFolder = Annotated[
@@ -74,6 +69,16 @@ def serve(
     Routes that write or administrate need a token: WATCHNEXT_ADMIN_TOKEN, or the one in STATE/token. The address that
     is printed has it, for the page.
     """
+    if processes > 1:
+        copies.begin()  # it loads while this process does
+    load("watchnext.serving.http")
+    import uvicorn
+
+    from watchnext.memory import keep_freed_memory
+    from watchnext.serving.http import create_app
+    from watchnext.serving.server import Server, ServerSettings
+
+    keep_freed_memory()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # Made here, so that what is wrong is one message and no server's traceback.
     server = Server(
@@ -127,6 +132,9 @@ def export(
     trust_durability: TrustDurability = False,
 ) -> None:
     """Write what a server answered and what came of it as a log that 'prepare' reads; forgotten users are left out."""
+    from watchnext.serving.export import export as write_export
+    from watchnext.serving.stores.opening import open_store
+
     events = open_store(store or str(state / "events.sqlite"), trust_durability=trust_durability)
     try:
         exported = write_export(events, state / "answers", to)
@@ -141,6 +149,10 @@ def _asked(url: str, state: Path, route: str, body: dict[str, Any] | None) -> di
     Raises:
         RequestError: it refuses, or cannot be reached.
     """
+    import httpx
+
+    from watchnext.serving.guard import Tokens
+
     headers = {"authorization": f"Bearer {Tokens.known(state / 'token').admin}"}
     try:
         answer = httpx.post(f"{url}{route}", json=body, headers=headers, timeout=_PROMOTION_SECONDS)

@@ -1,7 +1,6 @@
 """Processes that answer beside each other on the same mapped files, so that no request waits for another's Python."""
 
 import logging
-import multiprocessing
 import queue
 import signal
 import sys
@@ -17,6 +16,7 @@ import torch
 
 from watchnext.errors import ArtifactError, WatchnextError
 from watchnext.memory import give_back_freed_memory
+from watchnext.serving import copies
 from watchnext.serving.answering import Answerer, Given
 from watchnext.serving.deployment import Deployed, Deployment, Named, Variant, refuse_other_answers
 from watchnext.serving.exchange import Ask, OverloadError
@@ -166,10 +166,7 @@ class _Process:
     """One process as it is seen from outside: it answers by one connection, and takes orders by another."""
 
     def __init__(self, where: Where) -> None:
-        # A copy of this process would have its locks, not its threads; one of a process that has but loaded the program
-        # is there at once, and what both never change is in memory once.
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["__main__", __name__])
+        context = copies.context()
         self._asking, asked = context.Pipe()
         self.orders, ordered = context.Pipe()
         self._process = context.Process(target=_work, args=(asked, ordered, where), name=NAME, daemon=True)
