@@ -8,7 +8,10 @@ REFEREE ?= $(wildcard ../shared/referee)
 FOLDER ?= $(wildcard ../shared/data/ml1m)
 QUALITY_OPTIONS = $(if $(FOLDER),--folder $(FOLDER)) $(if $(REFEREE),--referee $(REFEREE))
 
-.PHONY: demo test coverage lint bench bench-recovery bench-simulate bench-prepare bench-quality \
+# Tests start many processes: byte code that one has written spares the others half of their start.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo servers test coverage lint bench bench-recovery bench-simulate bench-prepare bench-quality \
 	bench-uploads bench-step bench-index bench-features bench-ranker bench-events \
 	bench-serving bench-soak format clean
 
@@ -19,8 +22,10 @@ $(READY): pyproject.toml constraints.txt scripts/install.sh
 demo: $(READY)  ## the main job on the bundled log
 	$(BIN)/watchnext demo
 
-test: $(READY)  ## all tests; installs Redis and Chromium where they are missing
+servers:
 	sh scripts/servers.sh
+
+test: $(READY) servers  ## all tests; installs Redis and Chromium where they are missing
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(TEST_OPTIONS)
 
 coverage:  ## the same, with the lines and branches that no test reached; takes a third longer
@@ -71,8 +76,7 @@ bench-features: $(READY)  ## the ranker's features: replaying a log, and one req
 bench-ranker: $(READY)  ## the ranking network as it serves: 500 candidates on one core
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/ranker.py
 
-bench-events: $(READY)  ## the stores of live events beside a bare sync
-	sh scripts/servers.sh
+bench-events: $(READY) servers  ## the stores of live events beside a bare sync
 	$(BIN)/python benchmarks/event_store.py
 
 bench-serving: $(READY)  ## a server under load: VIDEOS=10000000 RATE=20 PROCESSES=1

@@ -1,4 +1,5 @@
 import json
+import os
 import re
 from importlib.resources import files
 
@@ -38,6 +39,7 @@ def exposed():
     metrics.received("watch", "accepted")
     metrics.serving({"main": "abc"})
     metrics.probed(Probe(1.0, 1.0))
+    metrics.follow_processes(lambda: [os.getpid()], lambda: 0)
     found = {}
     for family in metrics.registry.collect():
         for sample in family.samples:

@@ -1,5 +1,7 @@
 import math
+import os
 import threading
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -118,6 +120,21 @@ def test_dropped_answers_are_read_from_their_log(metrics, value):
     assert value("answers_dropped_total") == 0
     metrics.follow_dropped(lambda: 12)
     assert value("answers_dropped_total") == 12
+
+
+def test_processes_that_answer_are_read_when_asked(metrics, value):
+    assert value("processes_replaced_total") == 0
+    assert value("answering_resident_memory_bytes", process="0") is None
+    nobody = 2**22 + 1  # more than the system numbers
+    metrics.follow_processes(lambda: [nobody, os.getpid()], lambda: 3)
+    assert value("processes_replaced_total") == 3
+    assert value("answering_resident_memory_bytes", process="0") is None
+    assert value("answering_resident_memory_bytes", process="1") == pytest.approx(resident_bytes(), rel=0.1)
+
+
+def resident_bytes():
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_the_calibration_is_shown(metrics, value):

@@ -147,6 +147,9 @@ def test_a_killed_process_is_replaced_and_no_request_fails(server, caplog):
     now = processes_of(server)
     assert old[0] not in now and old[1] in now and all(process.is_alive() for process in now)
     assert "ended with -9" in caplog.text
+    figures = server.metrics.render().decode()
+    assert "watchnext_processes_replaced_total 1.0" in figures
+    assert figures.count("watchnext_answering_resident_memory_bytes{process=") == PROCESSES
     assert len({answer.bundle for answer in answers_of_all(server, Ask(USERS[0], k=3))}) == 1
 
 

@@ -1,10 +1,11 @@
 """What an operator sees: counters, gauges and histograms in Prometheus' text form, a registry for each app."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
-from prometheus_client.metrics_core import CounterMetricFamily
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from watchnext.retrieval.index.live import Probe
@@ -55,7 +56,10 @@ class Metrics:
         watches = self._gauge("calibration_watches", "Watched places that the calibration ratio is made of.")
         watches.set_function(lambda: float(self.calibration.num_watched))
         self._dropped = _Followed("watchnext_answers_dropped", "Answers that are not in the answer log.")
-        self.registry.register(self._dropped)
+        self._replaced = _Followed("watchnext_processes_replaced", "Processes that answered and ended.")
+        self._answering = _Answering()
+        for collector in (self._dropped, self._replaced, self._answering):
+            self.registry.register(collector)
 
     def timed(self, stage: str, seconds: float) -> None:
         """Counts a stage of a request, and tells whoever listens."""
@@ -104,6 +108,10 @@ class Metrics:
         """Reads the count of answers missing in the answer log whenever it is asked for."""
         self._dropped.read = read
 
+    def follow_processes(self, ids: Callable[[], Sequence[int]], num_replaced: Callable[[], int]) -> None:
+        """Reads of the processes that answer beside this one, by the system's numbers, whenever it is asked for."""
+        self._answering.ids, self._replaced.read = ids, num_replaced
+
     def render(self) -> bytes:
         """Gives all of it in the text form that `CONTENT_TYPE` names."""
         return generate_latest(self.registry)
@@ -130,3 +138,19 @@ class _Followed(Collector):
 
     def collect(self) -> Iterator[CounterMetricFamily]:
         yield CounterMetricFamily(self._name, self._documentation, value=self.read())
+
+
+class _Answering(Collector):
+    """The memory of each process that answers; of this process Prometheus' own collector tells."""
+
+    def __init__(self) -> None:
+        self.ids: Callable[[], Sequence[int]] = tuple
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        documentation = "Memory of each process that answers, with the pages that they share."
+        family = GaugeMetricFamily("watchnext_answering_resident_memory_bytes", documentation, labels=("process",))
+        for place, number in enumerate(self.ids()):
+            for one in ProcessCollector(pid=partial(int, number), registry=None).collect():
+                if one.name == "process_resident_memory_bytes":
+                    family.add_metric([str(place)], one.samples[0].value)
+        yield family

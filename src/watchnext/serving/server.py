@@ -211,6 +211,7 @@ class Server:
         where = Where(store, self.settings.trust_durability)
         workers = Workers(self.settings.processes, where, lambda: self.deployments.now.named, self.metrics.timed)
         self.deployments.elsewhere = workers.get_ready
+        self.metrics.follow_processes(lambda: workers.ids, lambda: workers.num_replaced)
         return workers
 
     def _rest(self, seconds: float) -> None:

@@ -56,9 +56,15 @@ class Workers:
         self._free: queue.SimpleQueue[_Process] = queue.SimpleQueue()
         self._changing = threading.Lock()
         self._closed = threading.Event()
+        self.num_replaced = 0
         self._all = [_Process(where) for _ in range(count)]
         for process in self._all:
             self._free.put(process)
+
+    @property
+    def ids(self) -> list[int]:
+        """The processes by the system's numbers."""
+        return [process.id for process in self._all]
 
     def given(self, ask: Ask, came_at: float | None = None) -> Given:
         """Asks whoever is free; all processes of a machine have the same clock.
@@ -135,6 +141,7 @@ class Workers:
                 gone.end()
                 _log.error("a process that answers ended with %s; another takes its place", gone.exit_code)
                 process = _Process(self._where)
+                self.num_replaced += 1
                 self._all[self._all.index(gone)] = process
                 refused, ended = _ordered([process], self._serving())
                 _ordered([process], None)
@@ -173,6 +180,11 @@ class _Process:
         self._process.start()
         asked.close()
         ordered.close()
+
+    @property
+    def id(self) -> int:
+        """The system's number of it."""
+        return self._process.pid or 0
 
     @property
     def exit_code(self) -> int | None:
