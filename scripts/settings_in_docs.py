@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from watchnext.cli.tables import settings_lines
+from watchnext.config import settings_lines
 
 BEGIN, END = "<!-- settings -->\n", "<!-- /settings -->"
 

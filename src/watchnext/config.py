@@ -10,7 +10,7 @@ import math
 import tomllib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -467,3 +467,23 @@ def _check_range(cls: type[Any], spec: dataclasses.Field[Any], value: Any) -> No
     if not (within and math.isfinite(value)):
         bounds = f"at least {least}" if most is None else f"between {least} and {most}"
         raise ConfigurationError(f"{where}: {bounds} was expected.")
+
+
+def settings_lines() -> Iterator[str]:
+    """Gives the settings as commented TOML, one table a stage."""
+    for stage in dataclasses.fields(Config):
+        yield f"[{stage.name}]"
+        defaults = getattr(Config(), stage.name)
+        for spec in dataclasses.fields(defaults):
+            value = getattr(defaults, spec.name)
+            yield f"# {spec.metadata['doc']}"
+            yield f"# {spec.name} =" if value is None else f"{spec.name} = {_as_toml(value)}"
+        yield ""
+
+
+def _as_toml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return str(list(value))
+    return f'"{value}"' if isinstance(value, str) else str(value)

@@ -3,8 +3,8 @@ import tomllib
 import pytest
 from rich.console import Console
 
-from watchnext.cli.tables import print_recommendations, print_report, print_trial, settings_lines
-from watchnext.config import Config, from_mapping
+from watchnext.cli.tables import print_recommendations, print_report, print_trial
+from watchnext.config import Config, from_mapping, settings_lines
 from watchnext.evaluation.bootstrap import Estimate
 from watchnext.evaluation.reliability import GroupReliability
 from watchnext.evaluation.report import Report

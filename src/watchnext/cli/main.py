@@ -12,6 +12,7 @@ import typer
 
 from watchnext.cli import serving
 from watchnext.cli.command import command
+from watchnext.config import settings_lines
 from watchnext.errors import RequestError, WatchnextError
 from watchnext.progress import say
 from watchnext.simulation.settings import WorldConfig
@@ -313,12 +314,11 @@ def simulate(
     )
 
 
-@command(app)
+@app.command()
 def settings() -> None:
     """Print every setting of the TOML file with its default and what it does."""
-    from watchnext.cli.tables import print_settings
-
-    print_settings()
+    for line in settings_lines():
+        typer.echo(line)
 
 
 def _tell(report: Any, run: Path) -> None:

@@ -1,14 +1,11 @@
 """What people read on the terminal."""
 
-import dataclasses
-from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from watchnext.config import Config
 from watchnext.evaluation.bootstrap import Estimate
 from watchnext.evaluation.reliability import GroupReliability
 from watchnext.evaluation.report import Report, Scores, shown
@@ -133,32 +130,6 @@ def print_trial(arms: dict[str, ArmResult]) -> None:
         "Every visitor is played on every arm with the same luck. 'expected' is the truth's own expectation of the "
         "same pages; shares of the ideal are of it."
     )
-
-
-def print_settings() -> None:
-    """Prints every setting, its default and its meaning as TOML tables."""
-    for line in settings_lines():
-        _OUT.print(line, highlight=False, soft_wrap=True)
-
-
-def settings_lines() -> Iterator[str]:
-    """Gives the settings as commented TOML, one table a stage."""
-    for stage in dataclasses.fields(Config):
-        yield f"[{stage.name}]"
-        defaults = getattr(Config(), stage.name)
-        for spec in dataclasses.fields(defaults):
-            value = getattr(defaults, spec.name)
-            yield f"# {spec.metadata['doc']}"
-            yield f"# {spec.name} =" if value is None else f"{spec.name} = {_as_toml(value)}"
-        yield ""
-
-
-def _as_toml(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple):
-        return str(list(value))
-    return f'"{value}"' if isinstance(value, str) else str(value)
 
 
 def _interval(estimate: Estimate, form: str) -> str:
