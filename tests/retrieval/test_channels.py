@@ -97,28 +97,32 @@ def test_lists_are_those_of_dealing_out_by_hand(channels_of, nominated, k):
         assert list(zip(rows[0], scores[0], strict=True)) == oracle(known, watched, k)
 
 
+def with_uploads(channels, *row_and_channel):
+    rows, of_channels = np.array(row_and_channel).T
+    return channels.with_uploads(rows, of_channels)
+
+
 def test_uploads_since_come_first_and_leave_the_turns_of_the_others_alone(channels_of, nominated):
     channels = channels_of(VIDEOS)
-    later = channels.with_upload(8, 1).with_upload(9, 1)
+    later = with_uploads(with_uploads(channels, (8, 1)), (9, 1))
     assert nominated(later, [[1, 2, 6]], 6)[0] == [[9, 8, 2, 6, 1, 0]]
     assert nominated(channels, [[1, 2, 6]], 6)[0] == [[2, 6, 1, 0, 0, 0]]
 
 
 def test_three_uploads_of_a_channel_are_enough(channels_of, nominated):
     channels = channels_of(VIDEOS)
-    for row in range(8, 13):
-        channels = channels.with_upload(row, 3)
+    channels = with_uploads(channels, *((row, 3) for row in range(8, 13)))
     assert nominated(channels, [[6]], 5)[0] == [[12, 11, 10, 6, 0]]
 
 
 def test_an_upload_of_an_unknown_channel_is_nominated_to_nobody(channels_of, nominated):
     channels = channels_of(VIDEOS)
-    assert channels.with_upload(8, 0) is channels
+    assert with_uploads(channels, (8, 0)).since == channels.since == {}
 
 
 def test_an_opened_source_nominates_the_same_without_what_came_since(channels_of, nominated, tmp_path):
     channels = channels_of(VIDEOS)
-    channels.with_upload(8, 1).save(tmp_path)
+    with_uploads(channels, (8, 1)).save(tmp_path)
     watched = [[3, 5, 1], [6], []]
     assert nominated(WatchedChannels.open(tmp_path), watched, 9) == nominated(channels, watched, 9)
 

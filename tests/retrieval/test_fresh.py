@@ -66,13 +66,13 @@ def test_an_empty_catalogue_has_nothing_new(fresh_of, lists_at, uploaded_at):
 
 def test_an_upload_since_is_new_at_once_and_the_one_before_it_knows_nothing_of_it(fresh_of, lists_at):
     fresh = fresh_of([10 * DAY, 12 * DAY])
-    later = fresh.with_upload(3, 13 * DAY).with_upload(4, 11 * DAY)
+    later = fresh.with_uploads(np.array([3, 4]), np.array([13, 11]) * DAY)
     assert lists_at(later, [13 * DAY, 13 * DAY - 1], 5)[0] == [[3, 2, 4, 1, 0], [2, 4, 1, 0, 0]]
     assert lists_at(fresh, [13 * DAY], 5)[0] == [[2, 1, 0, 0, 0]]
 
 
 def test_an_upload_is_new_beside_a_catalogue_of_unknown_uploads(fresh_of, lists_at):
-    rows, scores = lists_at(fresh_of([0]).with_upload(2, DAY), [2 * DAY], 2)
+    rows, scores = lists_at(fresh_of([0]).with_uploads(np.array([2]), np.array([DAY])), [2 * DAY], 2)
     assert rows == [[2, 0]] and scores == [[-1.0, 0.0]]
 
 
@@ -89,8 +89,9 @@ def test_lists_are_those_of_looking_at_every_video(make_context, known, since, m
     times = np.array([uploaded_at[row] for row in rows.tolist()], dtype=np.int64)
     order = np.argsort(times, kind="stable")
     fresh = FreshUploads(times[order], rows[order])
-    for row in range(len(known) + 1, len(uploaded_at) + 1):
-        fresh = fresh.with_upload(row, uploaded_at[row])
+    for part in (since[:2], since[2:]):
+        first = max(fresh.since.rows, default=len(known)) + 1 if fresh.since else len(known) + 1
+        fresh = fresh.with_uploads(first + np.arange(len(part)), np.array(part, dtype=np.int64) * DAY)
     days = np.array(moments) * DAY
     found, _ = fresh.nominate(make_context(watched=[[]] * len(moments), moment=days), k)
     assert found.tolist() == [oracle(uploaded_at, moment * DAY, k) for moment in moments]

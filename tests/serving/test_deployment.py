@@ -349,8 +349,8 @@ def test_a_block_holds_while_a_share_is_changed(deployments, store, first, secon
     store.append([LiveEvent("again", "block", LATER, video_id="7")])
     deployments.follow()
     live, seen = live_of(deployments), []
-    real = live.apply
-    live.apply = lambda event: (seen.append(event), real(event))
+    real = live.apply_all
+    live.apply_all = lambda events, refused: (seen.extend(events), real(events, refused))
     deployments.promote(second, 0.5, "new")
     assert live_of(deployments) is live and seen == []
     assert live_of(deployments, 1).blocked.tolist() == live_of(deployments, 1).rows_of(["7"]).tolist()

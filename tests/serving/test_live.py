@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import torch
 
 from watchnext import pipeline
 from watchnext.bundle.bundle import Bundle
@@ -267,6 +268,71 @@ def test_an_upload_may_be_blocked(live, columns_of):
     row = upload(live, columns_of(7))
     live.apply(LiveEvent("b", "block", live.bundle.dataset.log_end, video_id=NEW))
     assert nominated_by(candidates(live, question(live)), row) == set()
+
+
+def test_many_events_at_once_do_what_they_do_one_after_the_other(tower_bundle, columns_of):
+    end = tower_bundle.dataset.log_end
+    video = str(tower_bundle.dataset.vocabularies["videos"].ids_of(np.array([5]))[0])
+
+    def uploaded(name, at, **columns):
+        return LiveEvent(f"u{name}", "upload", at, video_id=name, upload=columns)
+
+    events = [
+        uploaded("a", end + 1, **columns_of(7)),
+        uploaded("b", end + 2, **columns_of(8, title="another", uploaded_at=end + 50)),
+        uploaded("a", end + 3, title="it is there already"),
+        uploaded("odd", end + 4, shoe="42"),
+        LiveEvent("1", "block", end + 5, video_id="b"),
+        uploaded(video, end + 6, title="the log knows it"),
+        uploaded("c", end + 7, **columns_of(9)),
+        LiveEvent("2", "watch", end + 8, "3", "c", watch_seconds=50.0, completed=True),
+        LiveEvent("3", "watch", end + 9, "3", video, watch_seconds=50.0, completed=True),
+        LiveEvent("4", "block", end + 10, video_id="d"),
+        uploaded("d", end + 11),
+    ]
+    together, single = LiveBundle(tower_bundle), LiveBundle(tower_bundle)
+    refused: list[str] = []
+    together.apply_all(events, lambda event, error: refused.append(f"{event.video_id}: {type(error).__name__}"))
+    for event in events:
+        if event.video_id == "odd":
+            with pytest.raises(RequestError):
+                single.apply(event)
+        else:
+            single.apply(event)
+    assert refused == ["odd: RequestError"] and together.uploads.ids == single.uploads.ids == ("a", "b", "c", "d")
+    assert together.latest_event == single.latest_event == end + 11
+    assert together.blocked.tolist() == single.blocked.tolist() == together.rows_of(["b"]).tolist()
+    for name, value in vars(single.uploads).items():
+        if name == "table":
+            for column, known in vars(value).items():
+                np.testing.assert_array_equal(getattr(together.uploads.table, column), known)
+        elif name == "vectors":
+            np.testing.assert_allclose(together.uploads.vectors, value, atol=1e-6)
+        else:
+            assert getattr(together.uploads, name) == value
+    for a_source, other in zip(together.generator.beside, single.generator.beside, strict=True):
+        context = Funnel(single).context(question(single, moment=end + 60))
+        for found, right in zip(a_source.nominate(context, 20), other.nominate(context, 20), strict=True):
+            np.testing.assert_allclose(found, right)
+    queries = single.uploads.vectors
+    np.testing.assert_array_equal(together.index.search(queries, 9)[0], single.index.search(queries, 9)[0])
+
+
+def test_an_upload_without_a_finite_vector_does_not_stop_those_beside_it(live, columns_of, monkeypatch):
+    real, at = live._tower.of, live.bundle.dataset.log_end
+
+    def of(table, rows):
+        vectors = real(table, rows)
+        return torch.where(torch.tensor(table.uploaded_at[rows] == 13)[:, None], torch.nan, vectors)
+
+    monkeypatch.setattr(live._tower, "of", of)
+    events = [
+        LiveEvent(name, "upload", at, video_id=name, upload=columns_of(7, uploaded_at=time))
+        for name, time in (("a", 12), ("b", 13), ("c", 14))
+    ]
+    refused: list[str | None] = []
+    live.apply_all(events, lambda event, error: refused.append(event.video_id))
+    assert refused == ["b"] and live.uploads.ids == ("a", "c") and live.index.num_changes == 2
 
 
 # What the ranker reads

@@ -8,6 +8,7 @@ import pytest
 from watchnext.errors import RequestError
 from watchnext.events.vocabulary import Vocabulary
 from watchnext.retrieval.index.packed import PackedVectors
+from watchnext.serving.events import LiveEvent
 from watchnext.serving.uploads import Overlaid, Uploads, table_of_one
 
 KNOWN = ("title", "channel_id", "tags", "uploaded_at", "category", "language", "duration_seconds")
@@ -24,7 +25,8 @@ def two(dataset) -> Uploads:
     uploads = Uploads.none(dataset, 3)
     for at, name, category in ((100, "a", "science"), (200, "b", None)):
         one = table_of_one(dataset, {"category": category, "uploaded_at": at})
-        uploads = uploads.and_one(name, at, name.upper(), None, one, np.full(3, float(at), dtype=np.float32))
+        event = LiveEvent(name, "upload", at, video_id=name, upload={"title": name.upper()})
+        uploads = uploads.and_these([event], one, np.full((1, 3), float(at), dtype=np.float32))
     return uploads
 
 

@@ -1,5 +1,6 @@
 """The compiled log: memory-mapped arrays, one user's events contiguous and in time order."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,13 @@ class VideoTable:
     title_rows: Int[Array, "videos words"]
     uploaded_at: Int[Array, "videos"]
     num_completed: Int[Array, "videos"]
+
+    def followed_by(self, others: Sequence["VideoTable"]) -> "VideoTable":
+        """Gives these videos, then those of other tables."""
+        tables = [self, *others]
+        return VideoTable(
+            **{spec.name: np.concatenate([getattr(one, spec.name) for one in tables]) for spec in fields(VideoTable)}
+        )
 
 
 EVENT_COLUMNS = ("video_row", "watch_seconds", "clicked", "completed", "liked", "shown", "surface_row", "position")

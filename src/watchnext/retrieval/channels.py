@@ -61,12 +61,13 @@ class WatchedChannels:
             scores[user, : len(found)] = np.repeat(counts[known], [len(one) for one in listed[1:]])[order]
         return rows, scores
 
-    def with_upload(self, video_row: int, channel_row: int) -> "WatchedChannels":
-        """Gives these and one that came since; one of an unknown channel is nobody's."""
-        if not channel_row:
-            return self
-        uploads = (video_row, *self.since.get(channel_row, ()))[:_UPLOADS_OF_A_CHANNEL]
-        return replace(self, since={**self.since, channel_row: uploads})
+    def with_uploads(self, rows: Int[Array, "uploads"], channel_row: Int[Array, "uploads"]) -> "WatchedChannels":
+        """Gives these and some that came since, one after the other; one of an unknown channel is nobody's."""
+        since = dict(self.since)
+        for row, channel in zip(rows.tolist(), channel_row.tolist(), strict=True):
+            if channel:
+                since[channel] = (row, *since.get(channel, ()))[:_UPLOADS_OF_A_CHANNEL]
+        return replace(self, since=since)
 
     def save(self, folder: Path) -> None:
         """Writes the lists."""

@@ -56,12 +56,12 @@ class FreshUploads:
         rows = np.where(there, self.rows[np.maximum(places, 0)], 0).astype(np.int64)
         return rows, np.where(there, -ages_days, 0.0).astype(np.float32)
 
-    def with_upload(self, video_row: int, uploaded_at: int) -> "FreshUploads":
-        """Gives these and one that came since."""
+    def with_uploads(self, rows: Int[Array, "uploads"], uploaded_at: Int[Array, "uploads"]) -> "FreshUploads":
+        """Gives these and some that came since."""
         since = self.since or FreshUploads(self.uploaded_at[:0], self.rows[:0])
-        place = np.searchsorted(since.uploaded_at, uploaded_at, side="right")
-        times, rows = np.insert(since.uploaded_at, place, uploaded_at), np.insert(since.rows, place, video_row)
-        return replace(self, since=FreshUploads(times, rows))
+        times, together = np.append(since.uploaded_at, uploaded_at), np.append(since.rows, rows)
+        order = np.argsort(times, kind="stable")
+        return replace(self, since=FreshUploads(times[order], together[order]))
 
     def save(self, folder: Path) -> None:
         """Writes the order."""

@@ -112,11 +112,9 @@ class Deployed:
             return
         with self._following:
             while events := self._store.since(self._followed, _EVENTS_AT_ONCE):
-                loaded = self._loaded_variants()
-                for sequence, event in events:
-                    for variant in loaded:
-                        _apply(variant, event)
-                    self._followed = sequence
+                for variant in self._loaded_variants():
+                    _apply(variant, [event for _, event in events])
+                self._followed = events[-1][0]
 
     def replace(self, to: Deployment) -> None:
         """Makes the new variants know what the old ones do, then switches."""
@@ -252,17 +250,18 @@ def _replay(
 ) -> None:
     """Lets variants take in what `read` gives of the events with sequence numbers above `after`, up to `until`."""
     while variants and after < until and (events := read(after, _EVENTS_AT_ONCE)):
-        for after, event in events:
-            for variant in variants if after <= until else ():
-                _apply(variant, event)
+        for variant in variants:
+            _apply(variant, [event for sequence, event in events if sequence <= until])
+        after = events[-1][0]
 
 
-def _apply(variant: Variant, event: LiveEvent) -> None:
+def _apply(variant: Variant, events: Sequence[LiveEvent]) -> None:
     """An upload that this bundle's log has no columns for is none of its videos; no event stops those after it."""
-    try:
-        variant.recommender.live.apply(event)
-    except Exception as error:
+
+    def refused(event: LiveEvent, error: Exception) -> None:
         _log.warning("bundle %s takes no %s: %s", variant.version, event.kind, type(error).__name__)
+
+    variant.recommender.live.apply_all(events, refused)
 
 
 def refuse_other_answers(recommender: Recommender, path: Path) -> None:

@@ -3,6 +3,7 @@
 import copy
 import threading
 import weakref
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -94,18 +95,28 @@ class LiveBundle:
         Raises:
             RequestError: an upload that says what no log of this bundle has, or of a video that is there.
         """
+        self.apply_all([event], _raised)
+
+    def apply_all(self, events: Sequence[LiveEvent], refused: Callable[[LiveEvent, Exception], None]) -> None:
+        """Takes events in as `apply` does one after the other; of one that cannot be taken `refused` is told.
+
+        Uploads are taken together, as far as nothing between them speaks of them: one costs what those before it cost.
+        """
         with self._changing:
-            self.latest_event = max(self.latest_event, event.timestamp)
-            if event.kind == "upload":
-                self._upload(event)
-            elif event.kind in ("block", "unblock") and event.user_id is None:
-                row = self.rows_of([event.video_id])
-                change = np.union1d if event.kind == "block" else np.setdiff1d
-                self.blocked = change(self.blocked, row[row > 0])
-            elif event.kind == "watch" and event.completed:
-                row = self.rows_of([event.video_id])
-                if row[0]:
-                    self.trending.count(int(row[0]), event.timestamp)
+            waiting: dict[str, tuple[LiveEvent, VideoTable]] = {}
+            for event in events:
+                self.latest_event = max(self.latest_event, event.timestamp)
+                try:
+                    if event.kind == "upload":
+                        self._await(event, waiting)
+                        continue
+                    if str(event.video_id) in waiting:
+                        self._upload([*waiting.values()], refused)
+                        waiting = {}
+                    self._count(event)
+                except Exception as error:
+                    refused(event, error)
+            self._upload([*waiting.values()], refused)
 
     def refuse_upload(self, video_id: str, columns: dict[str, Any]) -> None:
         """Refuses what `apply` could not take.
@@ -205,26 +216,54 @@ class LiveBundle:
         found = inputs_of(table, context, surface_rows, replace(candidates, video_row=asked), values, spec)
         return replace(found, video_row=np.where(rows < first_new, rows, 0))
 
-    def _upload(self, event: LiveEvent) -> None:
-        columns = dict(event.upload or {})
+    def _await(self, event: LiveEvent, waiting: dict[str, tuple[LiveEvent, VideoTable]]) -> None:
         video_id = str(event.video_id)
-        if self.rows_of([video_id])[0]:
-            return  # a bundle that was made later knows it
-        one = table_of_one(self.bundle.dataset, columns)
-        row = np.array([self.uploads.first_row + len(self.uploads)])
-        vector = np.zeros(self.uploads.vectors.shape[1], dtype=np.float32)
+        if video_id not in waiting and not self.rows_of([video_id])[0]:  # else a bundle that was made later knows it
+            waiting[video_id] = event, table_of_one(self.bundle.dataset, dict(event.upload or {}))
+
+    def _count(self, event: LiveEvent) -> None:
+        if event.kind in ("block", "unblock") and event.user_id is None:
+            row = self.rows_of([event.video_id])
+            change = np.union1d if event.kind == "block" else np.setdiff1d
+            self.blocked = change(self.blocked, row[row > 0])
+        elif event.kind == "watch" and event.completed:
+            row = self.rows_of([event.video_id])
+            if row[0]:
+                self.trending.count(int(row[0]), event.timestamp)
+
+    def _upload(
+        self, waiting: Sequence[tuple[LiveEvent, VideoTable]], refused: Callable[[LiveEvent, Exception], None]
+    ) -> None:
+        if not waiting:
+            return
+        try:
+            self._upload_together(waiting)
+        except Exception as error:
+            if len(waiting) == 1:
+                refused(waiting[0][0], error)
+            else:  # one of them: nothing has changed yet
+                for one in waiting:
+                    self._upload([one], refused)
+
+    def _upload_together(self, waiting: Sequence[tuple[LiveEvent, VideoTable]]) -> None:
+        events, (first, *others) = [event for event, _ in waiting], [table for _, table in waiting]
+        table = first.followed_by(others)
+        rows = self.uploads.first_row + len(self.uploads) + np.arange(len(events))
+        vectors = np.zeros((len(events), self.uploads.vectors.shape[1]), dtype=np.float32)
         if self._tower is not None:
-            vector = self._tower.of(one, np.zeros(1, dtype=np.int64))[0].detach().float().numpy()
-        title, channel = (None if columns.get(name) is None else str(columns[name]) for name in ("title", "channel_id"))
-        # What a source names must be known: the upload itself first, then its vector, then those that nominate it.
-        self.uploads = self.uploads.and_one(video_id, event.timestamp, title, channel, one, vector)
+            vectors = self._tower.of(table, np.arange(len(events))).detach().float().numpy()
+        if not np.isfinite(vectors).all():
+            raise RequestError("the video tower gives an upload no finite vector.")
+        # What a source names must be known: the uploads themselves first, then their vectors, then those that nominate.
+        self.uploads = self.uploads.and_these(events, table, vectors)
         self.generator.video_vectors = Overlaid(self.bundle.generator.video_vectors, self.uploads.vectors)
-        uploaded_at = min(int(one.uploaded_at[0]) or event.timestamp, event.timestamp)
+        heard_at = np.array([event.timestamp for event in events])
+        uploaded_at = np.where(table.uploaded_at > 0, np.minimum(table.uploaded_at, heard_at), heard_at)
         self.generator.beside = tuple(
-            _with_upload(source, int(row[0]), int(one.channel_row[0]), uploaded_at) for source in self.generator.beside
+            _with_uploads(source, rows, table.channel_row, uploaded_at) for source in self.generator.beside
         )
         if self._tower is not None:
-            self.index.add(row, vector[None])
+            self.index.add(rows, vectors)
 
     def _categories(self, categorical: Int[Array, "videos fields"]) -> list[Any]:
         names = self.bundle.dataset.video_categories
@@ -269,7 +308,16 @@ class LiveBundle:
         return rows[rows > 0]
 
 
-def _with_upload(source: CandidateSource, video_row: int, channel_row: int, uploaded_at: int) -> CandidateSource:
+def _with_uploads(
+    source: CandidateSource,
+    rows: Int[Array, "uploads"],
+    channel_row: Int[Array, "uploads"],
+    uploaded_at: Int[Array, "uploads"],
+) -> CandidateSource:
     if isinstance(source, FreshUploads):
-        return source.with_upload(video_row, uploaded_at)
-    return source.with_upload(video_row, channel_row) if isinstance(source, WatchedChannels) else source
+        return source.with_uploads(rows, uploaded_at)
+    return source.with_uploads(rows, channel_row) if isinstance(source, WatchedChannels) else source
+
+
+def _raised(_: LiveEvent, error: Exception) -> None:
+    raise error

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import numpy as np
 
@@ -13,8 +12,6 @@ from watchnext.serving.events import LiveEvent
 from watchnext.serving.live import LiveBundle
 from watchnext.serving.recommendation import VisitorRecords
 from watchnext.shapes import Array, Int
-
-_QUERIES_KEPT = 10_000
 
 
 @dataclass(frozen=True)
@@ -126,7 +123,7 @@ def _searches(dataset: Dataset, user_row: int, events: Sequence[LiveEvent]) -> S
         (event.timestamp, row)
         for event in events
         if event.kind == "search"
-        for row in dataset.vocabularies["search_tokens"].rows_of(_tokens_of(event.query or "")).tolist()
+        for row in dataset.vocabularies["search_tokens"].rows_of(query_tokens([event.query or ""])[0]).tolist()
         if row
     )
     known: Counter[tuple[int, int]] = Counter(
@@ -135,11 +132,6 @@ def _searches(dataset: Dataset, user_row: int, events: Sequence[LiveEvent]) -> S
     together = sorted((known | later).elements())  # a search that is in both counts once
     times, rows = (np.array([pair[place] for pair in together], dtype=np.int64) for place in (0, 1))
     return SearchTokens(_one_user(times), rows)
-
-
-@lru_cache(_QUERIES_KEPT)
-def _tokens_of(query: str) -> tuple[str, ...]:
-    return tuple(query_tokens([query])[0])
 
 
 def _blocked(live: LiveBundle, events: Sequence[LiveEvent]) -> Int[Array, "videos"]:

@@ -1,6 +1,6 @@
 """Videos that came after the bundle was made: rows behind its own."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
@@ -13,6 +13,7 @@ from watchnext.events.schema import LATEST_TIME_SECONDS
 from watchnext.events.tokens import title_words
 from watchnext.events.vocabulary import Vocabulary
 from watchnext.retrieval.index.packed import Vectors
+from watchnext.serving.events import LiveEvent
 from watchnext.shapes import Array, Float, Int
 
 _OWN = ("title", "channel_id", "tags", "uploaded_at")
@@ -53,25 +54,22 @@ class Uploads:
         """Gives the rows of those that nobody had heard of at the moment."""
         return self.first_row + np.flatnonzero(np.array(self.arrived_at) > moment)
 
-    def and_one(
-        self,
-        video_id: str,
-        arrived_at: int,
-        title: str | None,
-        channel: str | None,
-        one: VideoTable,
-        vector: Float[Array, "dim"],
+    def and_these(
+        self, events: Sequence[LiveEvent], table: VideoTable, vectors: Float[Array, "uploads dim"]
     ) -> "Uploads":
-        """Gives these and one more, described by a table of one row."""
-        columns = {name: np.concatenate([column, getattr(one, name)]) for name, column in vars(self.table).items()}
+        """Gives these and those of some more events, which the table describes."""
+        titles, channels = (
+            [None if (said := (event.upload or {}).get(name)) is None else str(said) for event in events]
+            for name in ("title", "channel_id")
+        )
         return replace(
             self,
-            ids=(*self.ids, video_id),
-            arrived_at=(*self.arrived_at, arrived_at),
-            titles=(*self.titles, title),
-            channels=(*self.channels, channel),
-            table=VideoTable(**columns),
-            vectors=np.concatenate([self.vectors, vector[None]]),
+            ids=(*self.ids, *(str(event.video_id) for event in events)),
+            arrived_at=(*self.arrived_at, *(event.timestamp for event in events)),
+            titles=(*self.titles, *titles),
+            channels=(*self.channels, *channels),
+            table=self.table.followed_by([table]),
+            vectors=np.concatenate([self.vectors, vectors]),
         )
 
     def table_of(self, videos: VideoTable, rows: Int[Array, "rows"]) -> VideoTable:

@@ -35,6 +35,7 @@ def test_shards_are_of_equal_size_and_hold_every_video_once():
 def test_a_part_knows_which_rows_are_its_own():
     part = Part(ExactIndex(np.zeros((4, 2), dtype=np.float32)), np.array([0, 5, 7, 12]))
     assert part.places_of(np.array([12, 6, 5, 13, 0])).tolist() == [3, 1, 0]
+    assert part.has(np.array([12, 6, 5, 13, 0])).tolist() == [True, False, True, False, False]
 
 
 def test_merged_lists_by_hand():

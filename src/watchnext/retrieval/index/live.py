@@ -169,7 +169,7 @@ class LiveIndex:
 
 
 def _added(state: _State, rows: Int[Array, "new"], vectors: Float[Array, "new dim"]) -> _State:
-    known = len(state.newer.places_of(rows)) + (~np.isin(rows[np.isin(rows, state.built.rows)], state.gone)).sum()
+    known = int((state.newer.has(rows) | state.built.has(rows) & ~np.isin(rows, state.gone)).sum())
     if known:
         raise RequestError(f"{known} of {len(rows)} rows are in the index already; remove them first.")
     every = np.concatenate([state.newer.rows, rows])
@@ -179,8 +179,8 @@ def _added(state: _State, rows: Int[Array, "new"], vectors: Float[Array, "new di
 
 
 def _removed(state: _State, rows: Int[Array, "gone"]) -> _State:
-    newer = np.isin(rows, state.newer.rows[1:])
-    built = np.isin(rows, state.built.rows[1:]) & ~np.isin(rows, state.gone) & ~newer
+    newer = state.newer.has(rows)
+    built = state.built.has(rows) & ~np.isin(rows, state.gone) & ~newer
     missing = len(rows) - int((newer | built).sum())
     if missing:
         raise RequestError(f"{missing} of {len(rows)} rows are not in the index.")

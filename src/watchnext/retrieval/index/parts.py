@@ -34,10 +34,16 @@ class Part:
 
     def places_of(self, rows: Int[Array, "_"]) -> Int[Array, "_"]:
         """Gives what those of the rows that are in this part are called inside."""
+        places, there = self._look_up(rows)
+        return places[there]
+
+    def has(self, rows: Int[Array, "_"]) -> Bool[Array, "_"]:
+        """Says of each row whether it is in this part, by binary search; nobody is in none."""
+        return self._look_up(rows)[1] & (rows > 0)
+
+    def _look_up(self, rows: Int[Array, "_"]) -> tuple[Int[Array, "_"], Bool[Array, "_"]]:
         places = np.searchsorted(self.rows, rows.astype(self.rows.dtype))  # of two types, it would copy all of ours
-        there = self.rows[np.minimum(places, len(self.rows) - 1)] == rows
-        found: Array = places[there]
-        return found
+        return places, self.rows[np.minimum(places, len(self.rows) - 1)] == rows
 
     def _allowed(self, allowed: Bool[Array, "_"]) -> Bool[Array, "videos"]:
         """The same of the rows inside; of neighbours without looking up each."""
