@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo servers test coverage lint bench bench-recovery bench-simulate bench-prepare bench-quality \
 	bench-uploads bench-step bench-index bench-features bench-ranker bench-events \
-	bench-serving bench-soak format clean
+	bench-serving bench-soak bench-live format clean
 
 $(READY): pyproject.toml constraints.txt scripts/install.sh
 	PYTHON=$(PYTHON) VENV=$(VENV) sh scripts/install.sh
@@ -84,6 +84,9 @@ bench-serving: $(READY)  ## a server under load: VIDEOS=10000000 RATE=20 PROCESS
 
 bench-soak: $(READY)  ## half an hour of mixed traffic with swaps: BUNDLE=… MINUTES=30
 	$(BIN)/python benchmarks/soak.py $(or $(BUNDLE),runs/demo/bundle) --minutes $(or $(MINUTES),30)
+
+bench-live: $(READY)  ## what it takes to keep up with watches, blocks, uploads and searches: BUNDLE=…
+	$(BIN)/python benchmarks/live_changes.py $(or $(BUNDLE),runs/demo/bundle)
 
 .peers/.training .peers/.index .peers/.ranking: .peers/.%: benchmarks/peers/install.sh
 	PYTHON=$(PYTHON) sh benchmarks/peers/install.sh .peers $*

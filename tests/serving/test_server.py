@@ -239,3 +239,45 @@ def test_a_server_does_not_load_what_only_training_and_reports_use():
         "import sys, watchnext.serving.server; sys.exit(' '.join({'matplotlib', 'scipy.optimize'} & {*sys.modules}))"
     )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stderr == "\n"
+
+
+def test_no_request_waits_until_a_loop_is_compiled(small_run, tmp_path):
+    program = f"""
+import sys
+from pathlib import Path
+from numba.core.dispatcher import Dispatcher
+from watchnext.serving.events import LiveEvent
+from watchnext.serving.exchange import Ask
+from watchnext.serving.live import Filters
+from watchnext.serving.lookup import searched, similar
+from watchnext.serving.recommendation import Visitor, Watch
+from watchnext.serving.server import Server, ServerSettings
+
+def loops():
+    modules = [vars(module) for name, module in sys.modules.items() if name.startswith("watchnext")]
+    return {{(name, types) for every in modules for name, one in every.items() if isinstance(one, Dispatcher)
+            for types in one.signatures}}
+
+server = Server(ServerSettings(Path({str(tmp_path)!r}), Path({str(small_run.bundle)!r})))
+known, live = loops(), server.deployments.now.variants[0].recommender.live
+end = live.bundle.dataset.log_end
+for event in (
+    LiveEvent("1", "upload", end + 1, video_id="new", upload={{"title": "new"}}),
+    LiveEvent("2", "search", end + 2, "3", query="new"),
+    LiveEvent("3", "block", end + 3, video_id="5"),
+    LiveEvent("4", "watch", end + 4, "3", "new", watch_seconds=9.0, completed=True),
+):
+    server.deployments._store.append([event])
+    for ask in (
+        Ask("3"),
+        Ask("9", explain=True),
+        Ask("9", filters=Filters(max_duration_seconds=60.0)),
+        Ask(visitor=Visitor((Watch("new"), Watch("7")), ((end, "new"),))),
+    ):
+        server.service.answer(ask)
+similar(live, "7", 5), similar(live, "new", 5), searched(live, "new", 5)
+server.close()
+print(sorted(name for name, _ in loops() - known))
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ended.stdout == "[]\n"

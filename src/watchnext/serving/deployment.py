@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from watchnext.artifacts import open_artifact, state_on_disk, writing_file
+from watchnext.bundle.bundle import Bundle
 from watchnext.errors import ArtifactError, ConfigurationError, RequestError, WatchnextError
 from watchnext.memory import give_back_freed_memory
 from watchnext.serving.events import LiveEvent
@@ -284,7 +285,15 @@ def refuse_other_answers(recommender: Recommender, path: Path) -> None:
             page = recommender.funnel.page(question, candidates, recommender.funnel.predictions(inputs))
             if recommendations(recommender.live, page) != offline:
                 raise ArtifactError(f"the bundle in {path} serves another list than 'watchnext recommend' gives.")
+        _answer_with_an_upload(recommender.bundle, user_id)
     except WatchnextError:
         raise
     except Exception as error:
         raise ArtifactError(f"the bundle in {path} cannot answer: {type(error).__name__}.") from error
+
+
+def _answer_with_an_upload(bundle: Bundle, user_id: int | str) -> None:
+    """Tries in a copy what the first upload will need: compiled loops are loaded now, not in somebody's request."""
+    copy = Recommender(bundle)
+    copy.live.apply(LiveEvent("", "upload", bundle.dataset.log_end - 1, video_id="an upload", upload={"title": "new"}))
+    copy.recommend(user_id, _CHECKED_K)

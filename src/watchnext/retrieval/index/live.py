@@ -65,7 +65,9 @@ class LiveIndex:
 
     def __init__(self, built: BuiltIndex) -> None:
         vectors = built.vectors
-        nobody = Part(ExactIndex(np.zeros((1, vectors.shape[1]), dtype=np.float32)), np.zeros(1, dtype=np.int64))
+        nothing = np.zeros((2, vectors.shape[1]), dtype=np.float32)
+        ExactIndex(nothing).search(nothing[:1], 1, allowed=np.ones(2, dtype=bool))  # compiled now, not in a request
+        nobody = Part(ExactIndex(nothing[:1]), np.zeros(1, dtype=np.int64))
         self._state = _State(Part(built, np.arange(len(vectors), dtype=np.int32)), np.zeros(0, dtype=np.int64), nobody)
         self._changing = threading.Lock()
         self._changes_since_rebuild: list[Callable[[_State], _State]] | None = None
