@@ -59,7 +59,7 @@ AXES = {
     "cells": "cells of the approximate index",
     "columns": "rows of the video vocabulary that may be found at all",
     "block": "scores of neighbouring videos",
-    "new": "videos that are added to an index",
+    "new": "videos that came after the bundle was made",
     "gone": "videos that were removed from an index",
     "temperatures": "what logits may be divided by",
     "spreads": "shares of the watches that may be spread over all videos",

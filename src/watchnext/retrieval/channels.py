@@ -61,7 +61,7 @@ class WatchedChannels:
             scores[user, : len(found)] = np.repeat(counts[known], [len(one) for one in listed[1:]])[order]
         return rows, scores
 
-    def with_uploads(self, rows: Int[Array, "uploads"], channel_row: Int[Array, "uploads"]) -> "WatchedChannels":
+    def with_uploads(self, rows: Int[Array, "new"], channel_row: Int[Array, "new"]) -> "WatchedChannels":
         """Gives these and some that came since, one after the other; one of an unknown channel is nobody's."""
         since = dict(self.since)
         for row, channel in zip(rows.tolist(), channel_row.tolist(), strict=True):

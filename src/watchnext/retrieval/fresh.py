@@ -56,7 +56,7 @@ class FreshUploads:
         rows = np.where(there, self.rows[np.maximum(places, 0)], 0).astype(np.int64)
         return rows, np.where(there, -ages_days, 0.0).astype(np.float32)
 
-    def with_uploads(self, rows: Int[Array, "uploads"], uploaded_at: Int[Array, "uploads"]) -> "FreshUploads":
+    def with_uploads(self, rows: Int[Array, "new"], uploaded_at: Int[Array, "new"]) -> "FreshUploads":
         """Gives these and some that came since."""
         since = self.since or FreshUploads(self.uploaded_at[:0], self.rows[:0])
         times, together = np.append(since.uploaded_at, uploaded_at), np.append(since.rows, rows)

@@ -310,9 +310,9 @@ class LiveBundle:
 
 def _with_uploads(
     source: CandidateSource,
-    rows: Int[Array, "uploads"],
-    channel_row: Int[Array, "uploads"],
-    uploaded_at: Int[Array, "uploads"],
+    rows: Int[Array, "new"],
+    channel_row: Int[Array, "new"],
+    uploaded_at: Int[Array, "new"],
 ) -> CandidateSource:
     if isinstance(source, FreshUploads):
         return source.with_uploads(rows, uploaded_at)

@@ -55,7 +55,7 @@ class Uploads:
         return self.first_row + np.flatnonzero(np.array(self.arrived_at) > moment)
 
     def and_these(
-        self, events: Sequence[LiveEvent], table: VideoTable, vectors: Float[Array, "uploads dim"]
+        self, events: Sequence[LiveEvent], table: VideoTable, vectors: Float[Array, "new dim"]
     ) -> "Uploads":
         """Gives these and those of some more events, which the table describes."""
         titles, channels = (
