@@ -54,9 +54,7 @@ class Uploads:
         """Gives the rows of those that nobody had heard of at the moment."""
         return self.first_row + np.flatnonzero(np.array(self.arrived_at) > moment)
 
-    def and_these(
-        self, events: Sequence[LiveEvent], table: VideoTable, vectors: Float[Array, "new dim"]
-    ) -> "Uploads":
+    def and_these(self, events: Sequence[LiveEvent], table: VideoTable, vectors: Float[Array, "new dim"]) -> "Uploads":
         """Gives these and those of some more events, which the table describes."""
         titles, channels = (
             [None if (said := (event.upload or {}).get(name)) is None else str(said) for event in events]
