@@ -20,6 +20,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import settings
 from jaxtyping import config as type_checks
 from numba.core import config
 from numba.core.caching import FunctionCache
@@ -31,6 +32,9 @@ from watchnext.events.dataset import Dataset
 from watchnext.simulation.log import open_world, write_log
 from watchnext.simulation.settings import WorldConfig
 from watchnext.simulation.world import START_SECOND, World
+
+settings.register_profile("untimed", deadline=None)  # tests are not timed: the first call compiles, a machine is shared
+settings.load_profile("untimed")
 
 _compile = Dispatcher.compile
 _compiling: set[Path] = set()

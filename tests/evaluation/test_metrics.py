@@ -77,7 +77,7 @@ def slow_metrics(ranking: list[int], wanted: set[int], k: int) -> tuple[float, f
     return len(found) / len(wanted), gain / ideal, 1 / found[0] if found else 0.0
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.lists(
         st.tuples(st.lists(st.integers(1, 12), max_size=8, unique=True), st.sets(st.integers(1, 12), min_size=1)),

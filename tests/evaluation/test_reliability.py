@@ -116,7 +116,7 @@ def slow_by_group(place, watched, predicted) -> dict[int, tuple[int, float, floa
 IMPRESSION = st.tuples(st.integers(0, 4), st.integers(0, 3), st.integers(0, 9), st.integers(0, 9))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(IMPRESSION, min_size=1, max_size=40))
 def test_groups_are_those_of_counting_one_by_one(impressions):
     place, user, watched, predicted = zip(*impressions, strict=True)
@@ -139,7 +139,7 @@ def slow_reliability(watched, predicted, num_bins) -> list[tuple[float, float, i
     return [(*np.mean(bins[place], axis=0), len(bins[place])) for place in sorted(bins)]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 30)), min_size=1, max_size=60), st.integers(1, 12))
 def test_bins_are_those_of_counting_smaller_predictions(impressions, num_bins):
     watched, predicted = zip(*impressions, strict=True)

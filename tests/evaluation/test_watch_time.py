@@ -126,7 +126,7 @@ def slow_within_users(users, pages, watched, completed, predicted) -> tuple[floa
 IMPRESSION = st.tuples(st.integers(0, 3), st.integers(0, 1), st.integers(0, 4), st.booleans(), st.integers(0, 4))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(IMPRESSION, min_size=1, max_size=25))
 def test_sums_within_users_are_those_of_comparing_pair_by_pair(impressions):
     users, pages, watched, completed, predicted = zip(*impressions, strict=True)

@@ -457,7 +457,7 @@ def sums_by_block_size(owners: list[list[float]], kind: str) -> list[np.ndarray]
 
 
 @pytest.mark.parametrize("kind", ["<i4", "<f8"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(owners=st.lists(st.lists(st.integers(0, 86_400), max_size=6), max_size=6))
 @example(owners=[])
 @example(owners=[[], [], []])
@@ -467,7 +467,7 @@ def test_running_sums_are_those_of_each_owner_whatever_the_blocks(owners: list[l
     assert {sums.tobytes() for sums in sums_by_block_size(owners, kind)} == {expected}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.lists(st.floats(0, 86_400), max_size=6), max_size=6))
 def test_running_sums_of_any_seconds_are_right_to_the_microsecond(owners: list[list[float]]) -> None:
     for sums in sums_by_block_size(owners, "<f8"):

@@ -18,7 +18,7 @@ def segments_of(times: Times) -> Segments:
     return Segments(offsets, np.array([time for owned in times for time in owned], dtype=np.int64))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(SEGMENTS, st.data())
 def test_ends_before_is_what_counting_gives(times: Times, data: st.DataObject) -> None:
     owners = data.draw(st.lists(st.integers(0, len(times) - 1), max_size=8))
@@ -31,7 +31,7 @@ def test_ends_before_is_what_counting_gives(times: Times, data: st.DataObject) -
     assert found.tolist() == expected
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(SEGMENTS, MOMENT, st.integers(1, 5))
 def test_latest_before_is_what_walking_back_gives(times: Times, moment: int, length: int) -> None:
     owners = np.arange(len(times))

@@ -53,7 +53,7 @@ def test_the_id_type_is_that_of_the_ids() -> None:
     assert (FILMS.id_type, NUMBERS.id_type) == (pa.string(), pa.int64())
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), unique=True), st.lists(st.text(max_size=2)))
 def test_any_text_is_found_where_it_stands(ids: list[str], others: list[str]) -> None:
     others = [other for other in others if other.isprintable()]

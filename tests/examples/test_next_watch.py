@@ -382,7 +382,7 @@ def test_an_empty_period_has_no_targets(records_of):
     assert users.tolist() == [] and targets == []
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 100), st.integers(0, 5))))
 def test_concatenated_ranges_equal_ranges_one_after_another(ranges):
     starts = np.array([start for start, _ in ranges], dtype=np.int64)

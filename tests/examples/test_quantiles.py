@@ -76,7 +76,7 @@ def test_a_skewed_column_becomes_uniform():
 values = st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=30)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(values, values)
 @example([0.1, 0.1, 0.1 + 2**-54, 0.3], [0.1, 0.1 + 2**-54])
 def test_a_greater_value_never_gets_a_smaller_quantile(fitted, asked):
@@ -85,7 +85,7 @@ def test_a_greater_value_never_gets_a_smaller_quantile(fitted, asked):
     assert (found >= 0).all() and (found <= 1).all()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(values, st.randoms(use_true_random=False))
 def test_the_order_of_rows_does_not_matter(fitted, random):
     shuffled = list(fitted)

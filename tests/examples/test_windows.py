@@ -44,7 +44,7 @@ def visible(windows, window, hidden):
     return [windows.end[window] - 1 - place for place in range(hidden, windows.length)]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(USERS, LENGTHS)
 @example([([0] * 14, [0, 1])], 4)  # all in one second
 @example([(list(range(13)), [0, 0, 13]), ([], [5])], 3)  # no past, beside a long one
@@ -70,7 +70,7 @@ def test_every_example_is_in_one_window_and_sees_its_newest_past(users, length):
             assert 2 * len(seen) >= length or seen == past
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(USERS, LENGTHS)
 @example([(list(range(6)), list(range(7)))], 6)
 def test_a_user_whose_past_fits_has_one_window_and_a_longer_one_few(users, length):

@@ -40,7 +40,7 @@ def sums_at(counters, row, moment):
 
 
 @given(st.floats(0.0, 60.0, exclude_max=True))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_a_half_to_a_power(times):
     assert abs(halved(times) / 0.5**times - 1.0) < 1e-6
 
@@ -131,7 +131,7 @@ def test_of_an_earlier_moment_nothing_is_made_up():
 
 
 @given(st.lists(st.integers(0, 80), max_size=30))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_it_does_not_matter_how_often_a_row_is_faded_in_between(ages):
     """Every event fades all sums of its row; those of an earlier outcome are what they would be without."""
     often, once = Counters.empty(2, 3), Counters.empty(2, 3)

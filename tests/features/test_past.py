@@ -232,7 +232,7 @@ def test_every_column_has_a_name_of_its_own():
 
 
 @given(EVENTS, st.integers(0, 90), CANDIDATES, WORLDS, PRIOR, st.sampled_from([1, 3, 100]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_past_equals_loops_over_the_users_events(events, moment, candidates, world, prior, history_length):
     user, pairs = answer(events, moment, candidates, world, prior, history_length)
     expected_user, expected_pairs = oracle(events, moment, candidates, world, prior, history_length)
@@ -242,7 +242,7 @@ def test_a_past_equals_loops_over_the_users_events(events, moment, candidates, w
 
 
 @given(st.lists(EVENTS, min_size=1, max_size=4), WORLDS, st.randoms(use_true_random=False))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_users_do_not_mix_and_a_candidate_alone_has_the_same_bytes(people, world, random):
     asked = [random.randrange(90) for _ in people]
     candidates = np.array([[random.randrange(6) for _ in range(5)] for _ in people])

@@ -123,7 +123,7 @@ def test_every_column_has_a_name_of_its_own():
 
 
 @given(EVENTS, KEYS, QUESTIONS, PRIOR)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_replay_equals_loops_over_all_events(events, keys, questions, prior):
     for (moment, video), found in zip(questions, replayed(events, keys, questions, prior)[1], strict=True):
         expected = oracle(events, keys, moment, video, prior)
@@ -133,7 +133,7 @@ def test_a_replay_equals_loops_over_all_events(events, keys, questions, prior):
 
 
 @given(EVENTS, KEYS, st.integers(0, 60))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_replay_stops_before_what_is_to_come(events, keys, until):
     """The counters are those of the shorter log, but for outcomes that were not known yet."""
     stopped, _ = replayed(events, keys, [], until=until)
@@ -147,14 +147,14 @@ def test_a_replay_stops_before_what_is_to_come(events, keys, until):
 
 
 @given(EVENTS, KEYS)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_key_zero_is_nobodys(events, keys):
     counters, _ = replayed(events, keys, [(70, 1)])
     assert not any(array[0].any() for array in vars(counters).values())
 
 
 @given(EVENTS, KEYS, QUESTIONS, st.integers(0, 8))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_asking_changes_no_answer(events, keys, questions, place):
     one = questions[place : place + 1]
     assert str(replayed(events, keys, one)[1]) == str(replayed(events, keys, questions)[1][place : place + 1])

@@ -161,7 +161,7 @@ def test_a_state_says_what_a_replay_said_at_that_moment(seed, settled):
 @given(
     st.integers(0, 2**32 - 1), st.integers(1, 40), st.lists(st.integers(1, 60), min_size=1, max_size=3), st.booleans()
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_it_does_so_in_any_crowded_log(seed, num, moments, settled_at_once):
     log = Log.random(seed, num)
     log.moment[:-1] = log.moment[:-1] % 50 + 1

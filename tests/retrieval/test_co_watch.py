@@ -49,7 +49,7 @@ def test_similarity_is_the_cosine_worked_by_hand(three_users):
     assert similarities(three_users) == pytest.approx(expected, abs=1e-4)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.lists(st.integers(1, 7), max_size=6), min_size=1, max_size=8))
 def test_similarities_are_those_of_counting_every_pair(users):
     assert similarities(CoWatch.fit(watches_of(users), 8, 10)) == pytest.approx(oracle(users, 8), rel=1e-5)

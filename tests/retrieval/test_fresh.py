@@ -76,7 +76,7 @@ def test_an_upload_is_new_beside_a_catalogue_of_unknown_uploads(fresh_of, lists_
     assert rows == [[2, 0]] and scores == [[-1.0, 0.0]]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.integers(0, 30), max_size=10),
     st.lists(st.integers(1, 30), max_size=5),

@@ -262,7 +262,7 @@ def test_outcome_and_time_since_the_event_before_count(kind):
     assert not np.allclose(vectors(encoder, [[1, 2, 3]], times=[[500, 301, 300]]), before, atol=1e-4)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(-5, 2**50))
 def test_gap_buckets_count_doublings(seconds):
     expected = 1 if seconds <= 0 else min(1 + seconds.bit_length(), 31)

@@ -50,7 +50,7 @@ def test_an_empty_list_stays_empty():
     assert diverse([(CHANNELS[:0], 0)], 3).tolist() == []
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), max_size=15),
     st.integers(0, 3),

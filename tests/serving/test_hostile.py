@@ -60,7 +60,6 @@ def test_every_answer_is_one_that_is_described(client):
         @given(one_of([operation.as_strategy(generation_mode=mode) for mode in GenerationMode]))
         @settings(
             max_examples=EXAMPLES,
-            deadline=None,
             derandomize=True,
             database=None,
             phases=[Phase.explicit, Phase.generate],

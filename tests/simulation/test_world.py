@@ -202,7 +202,7 @@ def test_the_first_place_is_the_default(judged: tuple[World, Impressions]) -> No
 # Property: arguments broadcast, and every impression is judged by itself.
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(st.integers(0, 299), min_size=1, max_size=4),
     st.lists(st.integers(0, 599), min_size=1, max_size=4),

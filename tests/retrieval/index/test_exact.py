@@ -17,7 +17,7 @@ def oracle(vectors: np.ndarray, query: np.ndarray, k: int, excluded: set[int]) -
     return best + [(0, -np.inf)] * (k - len(best))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_it_finds_what_sorting_everything_finds(data):
     seed, num_videos, k = (data.draw(st.integers(low, high)) for low, high in ((0, 999), (2, 40), (1, 50)))

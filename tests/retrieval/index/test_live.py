@@ -28,7 +28,7 @@ def by_sorting(there: dict[int, np.ndarray], query: np.ndarray, k: int) -> list[
     return sorted(there, key=lambda row: -float(there[row] @ query))[:k]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_any_changes_give_what_is_then_there(data):
     random = np.random.default_rng(data.draw(st.integers(0, 999)))

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -25,7 +25,6 @@ def unpacked_by_hand(codes: np.ndarray, scale: np.ndarray, dim: int) -> np.ndarr
     return found
 
 
-@settings(deadline=None)  # the first call compiles
 @given(matrices)
 def test_each_number_is_right_to_half_a_step(vectors):
     found = PackedVectors.of(vectors)
@@ -34,7 +33,6 @@ def test_each_number_is_right_to_half_a_step(vectors):
     assert (np.abs(found[:] - vectors) <= largest * (1.001 / 4094) + 1e-38).all()
 
 
-@settings(deadline=None)  # the first call compiles
 @given(matrices)
 def test_bytes_stand_for_what_the_definition_says(vectors):
     found = PackedVectors.of(vectors)

@@ -8,7 +8,7 @@ from watchnext.retrieval.index.exact import ExactIndex
 from watchnext.retrieval.index.parts import Part, ShardedIndex, merged
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 999), st.integers(2, 60), st.integers(1, 9), st.integers(1, 70), st.booleans())
 def test_exact_shards_answer_as_one_exact_index(seed, num_videos, num_shards, k, filtered):
     """Numbers of few values: sums are exact, and many scores are equal."""

@@ -17,7 +17,7 @@ def products_and_bounds(queries: np.ndarray, vectors: np.ndarray) -> tuple[np.nd
     return queries.astype(np.float64) @ vectors.astype(np.float64).T, bounds.float().numpy()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.integers(0, 9_999), st.integers(1, 300), st.floats(-15.0, 15.0))
 def test_no_product_is_above_its_bound(seed, dim, size):
     random = np.random.default_rng(seed)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from watchnext.retrieval.index.selection import RunningTop, TopOnDevice
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.integers(0, 999), st.integers(1, 12), st.integers(1, 40), st.lists(st.integers(1, 200), min_size=1, max_size=6)
 )
@@ -64,7 +64,7 @@ def test_scores_of_sixteen_bits_are_kept_too():
     assert best.tolist() == np.take_along_axis(scores.float().numpy(), expected, 1).tolist()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 999), st.integers(1, 12), st.lists(st.integers(1, 90), min_size=1, max_size=6))
 def test_the_one_on_a_device_keeps_the_same(seed, k, blocks):
     scores = np.random.default_rng(seed).permutation(3 * sum(blocks)).reshape(3, -1).astype(np.float32)

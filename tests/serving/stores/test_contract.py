@@ -117,9 +117,7 @@ def test_any_history_ends_as_in_a_list(new_place):
             assert self.store.since(0, 1000) == self.oracle.kept
             self.place.close()
 
-    run_state_machine_as_test(
-        Comparison, settings=settings(max_examples=25, stateful_step_count=15, deadline=None, database=None)
-    )
+    run_state_machine_as_test(Comparison, settings=settings(max_examples=25, stateful_step_count=15, database=None))
 
 
 def test_it_is_an_event_store(store):
