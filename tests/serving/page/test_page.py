@@ -209,7 +209,7 @@ def test_movement_is_as_the_person_likes(visit, motion, moves):
 def test_nothing_shifts_while_the_list_comes(visit, stub):
     page = visit()
     expect(page.get_by_role("button", name="anna")).to_be_visible()
-    stub.delay_seconds = 0.7  # a shift within half a second of a click does not count as one
+    stub.delay_seconds = 2.5  # long enough to be seen; a shift within half a second of a click does not count as one
     page.evaluate(
         """() => {
             window.shift = 0;
