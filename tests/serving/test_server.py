@@ -271,7 +271,7 @@ for event in (
     for ask in (
         Ask("3"),
         Ask("9", explain=True),
-        Ask("9", filters=Filters(max_duration_seconds=60.0)),
+        Ask("9", filters=Filters(max_duration_seconds=300.0)),
         Ask(visitor=Visitor((Watch("new"), Watch("7")), ((end, "new"),))),
     ):
         server.service.answer(ask)
