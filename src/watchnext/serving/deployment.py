@@ -18,6 +18,7 @@ from watchnext.memory import give_back_freed_memory
 from watchnext.serving.events import LiveEvent
 from watchnext.serving.funnel import Question
 from watchnext.serving.live_records import past_of
+from watchnext.serving.recommendation import Recommendation
 from watchnext.serving.recommender import Recommender, recommendations
 from watchnext.serving.stores.protocol import EventStore
 
@@ -276,24 +277,27 @@ def refuse_other_answers(recommender: Recommender, path: Path) -> None:
     k = min(_CHECKED_K, dataset.num_videos - 1)
     try:
         for user_id in dataset.vocabularies["users"].ids_of(np.unique(users)):
-            offline = recommender.recommend(user_id, k)
-            past = past_of(recommender.live, str(user_id), [], None)
-            question = Question(past.records, np.array([1]), recommender.moment(None), k)
-            context = recommender.funnel.context(question)
-            candidates = recommender.funnel.candidates(question, context)
-            inputs = recommender.funnel.inputs(question, context, candidates, recommender.bundle.state)
-            page = recommender.funnel.page(question, candidates, recommender.funnel.predictions(inputs))
-            if recommendations(recommender.live, page) != offline:
+            if _as_served(recommender, user_id, k) != recommender.recommend(user_id, k):
                 raise ArtifactError(f"the bundle in {path} serves another list than 'watchnext recommend' gives.")
-        _answer_with_an_upload(recommender.bundle, user_id)
+        _answer_with_an_upload(recommender.bundle, user_id, k)
     except WatchnextError:
         raise
     except Exception as error:
         raise ArtifactError(f"the bundle in {path} cannot answer: {type(error).__name__}.") from error
 
 
-def _answer_with_an_upload(bundle: Bundle, user_id: int | str) -> None:
+def _as_served(recommender: Recommender, user_id: int | str, k: int) -> list[Recommendation]:
+    """What a request is answered by: the user's own records instead of the whole log's."""
+    past, funnel = past_of(recommender.live, str(user_id), [], None), recommender.funnel
+    question = Question(past.records, np.array([1]), recommender.moment(None), k)
+    context = funnel.context(question)
+    candidates = funnel.candidates(question, context)
+    inputs = funnel.inputs(question, context, candidates, recommender.bundle.state)
+    return recommendations(recommender.live, funnel.page(question, candidates, funnel.predictions(inputs)))
+
+
+def _answer_with_an_upload(bundle: Bundle, user_id: int | str, k: int) -> None:
     """Tries in a copy what the first upload will need: compiled loops are loaded now, not in somebody's request."""
     copy = Recommender(bundle)
     copy.live.apply(LiveEvent("", "upload", bundle.dataset.log_end - 1, video_id="an upload", upload={"title": "new"}))
-    copy.recommend(user_id, _CHECKED_K)
+    _as_served(copy, user_id, k)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from watchnext.errors import ArtifactError, WatchnextError
-from watchnext.memory import give_back_freed_memory
+from watchnext.memory import give_back_freed_memory, keep_freed_memory
 from watchnext.serving import copies
 from watchnext.serving.answering import Answerer, Given
 from watchnext.serving.deployment import Deployed, Deployment, Named, Variant, refuse_other_answers
@@ -53,7 +53,7 @@ class Workers:
         self, count: int, where: Where, serving: Callable[[], tuple[Named, ...]], timed: Callable[[str, float], None]
     ) -> None:
         self._where, self._serving, self._timed = where, serving, timed
-        self._free: queue.SimpleQueue[_Process] = queue.SimpleQueue()
+        self._free: queue.LifoQueue[_Process] = queue.LifoQueue()
         self._changing = threading.Lock()
         self._closed = threading.Event()
         self.num_replaced = 0
@@ -251,6 +251,7 @@ def _work(asked: Connection, ordered: Connection, where: Where) -> None:  # prag
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other process says when to end
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     torch.set_num_threads(1)
+    keep_freed_memory()
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
         store = open_store(where.store, trust_durability=where.trust_durability)

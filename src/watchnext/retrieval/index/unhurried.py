@@ -15,7 +15,7 @@ from watchnext.retrieval.index.protocol import Lists, checked_queries, padded
 from watchnext.retrieval.index.selection import RunningTop
 from watchnext.shapes import Array, Bool, Float, RowLists
 
-_ROWS_AT_ONCE = 16_384
+_ROWS_AT_ONCE = 2_048
 _RESTS = 20  # times as long as a block took
 
 
