@@ -53,7 +53,7 @@ class Workers:
         self, count: int, where: Where, serving: Callable[[], tuple[Named, ...]], timed: Callable[[str, float], None]
     ) -> None:
         self._where, self._serving, self._timed = where, serving, timed
-        self._free: queue.LifoQueue[_Process] = queue.LifoQueue()
+        self._free: queue.SimpleQueue[_Process] = queue.SimpleQueue()
         self._changing = threading.Lock()
         self._closed = threading.Event()
         self.num_replaced = 0
