@@ -38,6 +38,18 @@ def test_a_part_knows_which_rows_are_its_own():
     assert part.has(np.array([12, 6, 5, 13, 0])).tolist() == [True, False, True, False, False]
 
 
+def test_a_part_that_holds_all_in_a_range_does_as_one_that_names_each():
+    vectors = np.random.default_rng(5).normal(size=(40, 3)).astype(np.float32)
+    whole, named = (Part(ExactIndex(vectors), numbers) for numbers in (range(40), np.arange(40)))
+    rows = np.array([3, 40, 0, 39, 17])
+    assert whole.rows.tolist() == named.rows.tolist() and whole.last_row == named.last_row == 39
+    for asked in (Part.places_of, Part.has):
+        assert asked(whole, rows).tolist() == asked(named, rows).tolist()
+    allowed = np.arange(45) % 3 > 0  # five rows more than there are
+    found = [part.search(vectors[:2], 7, [rows, rows[:1]], allowed) for part in (whole, named)]
+    assert all(np.array_equal(*columns) for columns in zip(*found, strict=True))
+
+
 def test_merged_lists_by_hand():
     one = (np.array([[4, 9, 0, 0]]), np.array([[3.0, 1.0, -np.inf, -np.inf]], dtype=np.float32))
     other = (np.array([[2, 7, 8, 0]]), np.array([[3.0, 2.0, 1.0, -np.inf]], dtype=np.float32))

@@ -47,7 +47,7 @@ def test_it_rests_between_blocks_longer_than_they_took(vectors, monkeypatch):
     monkeypatch.setattr(unhurried.time, "perf_counter", lambda: next(ticks))
     rests = []
     UnhurriedScan(vectors, rests.append).search(QUERIES, 5)
-    assert rests == [20.0] * 4
+    assert rests == [50.0] * 4
 
 
 @pytest.mark.parametrize("vectors", ["file", "packed"], indirect=True)

@@ -19,6 +19,7 @@ from watchnext.shapes import Array, Bool, Float, Int, RowLists
 _CELLS_OF_A_ROOT = 10
 _WORTH_OF_A_VECTOR = 8  # codes are looked at in the time in which one stored vector is scored
 _TINY = 1e-12
+_STEP_OF_EFFORT = 1.25
 _FEWEST_LOOKED_AT = 2_000
 _HARDER_BY_SHARE = 0.5  # where few are allowed, the k best lie in more cells: measured, see docs/results.md
 _EVERYTHING = np.zeros(0, dtype=bool)
@@ -60,10 +61,10 @@ class CellIndex:
         return sum(array.nbytes for array in vars(self._cells).values())
 
     def efforts(self) -> list[int]:
-        """Gives numbers of vectors to look at, each half as many again as the one before, up to all."""
+        """Gives numbers of vectors to look at, each a quarter more than the one before, up to all."""
         most = max(len(self.vectors), _FEWEST_LOOKED_AT + 1)
-        steps = np.geomspace(_FEWEST_LOOKED_AT, most, max(2, int(np.log(most / _FEWEST_LOOKED_AT) / np.log(1.5)) + 1))
-        return [int(step) for step in steps]
+        count = int(np.log(most / _FEWEST_LOOKED_AT) / np.log(_STEP_OF_EFFORT)) + 1
+        return [int(step) for step in np.geomspace(_FEWEST_LOOKED_AT, most, max(2, count))]
 
     def with_effort(self, effort: int, curve: tuple[CurvePoint, ...] = ()) -> "CellIndex":
         """Gives the same index looking at so many vectors."""

@@ -68,7 +68,7 @@ class LiveIndex:
         nothing = np.zeros((2, vectors.shape[1]), dtype=np.float32)
         ExactIndex(nothing).search(nothing[:1], 1, allowed=np.ones(2, dtype=bool))  # compiled now, not in a request
         nobody = Part(ExactIndex(nothing[:1]), np.zeros(1, dtype=np.int64))
-        self._state = _State(Part(built, np.arange(len(vectors), dtype=np.int32)), np.zeros(0, dtype=np.int64), nobody)
+        self._state = _State(Part(built, range(len(vectors))), np.zeros(0, dtype=np.int64), nobody)
         self._changing = threading.Lock()
         self._changes_since_rebuild: list[Callable[[_State], _State]] | None = None
 
@@ -94,7 +94,7 @@ class LiveIndex:
         A row behind the end of `allowed` was added after somebody asked what is allowed, and may not come.
         """
         state = self._state
-        num_rows = max(state.built.rows[-1], state.newer.rows[-1]) + 1
+        num_rows = max(state.built.last_row, state.newer.last_row) + 1
         if allowed is not None and len(allowed) < num_rows:
             allowed = np.pad(allowed, (0, num_rows - len(allowed)))
         return state.search(queries, k, excluded, allowed)

@@ -12,13 +12,23 @@ from watchnext.shapes import Array, Bool, Float, Int, RowLists
 
 @dataclass(frozen=True)
 class Part:
-    """An index over some of the videos: what is row i in there is `rows[i]` outside.
+    """An index over some of the videos: what is row i in there is `numbers[i]` outside; a range says that it is i.
 
-    `rows` ascend, and row 0 is nobody inside as outside.
+    They ascend, and row 0 is nobody inside as outside.
     """
 
     index: BuiltIndex
-    rows: Int[Array, "videos"]
+    numbers: Int[Array, "videos"] | range
+
+    @property
+    def rows(self) -> Int[Array, "videos"]:
+        """What its rows are called outside."""
+        return np.arange(len(self.numbers)) if isinstance(self.numbers, range) else self.numbers
+
+    @property
+    def last_row(self) -> int:
+        """The largest of them."""
+        return int(self.numbers[-1])
 
     def search(
         self,
@@ -30,7 +40,7 @@ class Part:
         """Gives the k best of this part; rows as they are called outside."""
         inside = [self.places_of(rows) for rows in excluded] if excluded else None
         found, scores = self.index.search(queries, k, inside, None if allowed is None else self._allowed(allowed))
-        return self.rows[found].astype(np.int64), scores
+        return found if isinstance(self.numbers, range) else self.numbers[found].astype(np.int64), scores
 
     def places_of(self, rows: Int[Array, "_"]) -> Int[Array, "_"]:
         """Gives what those of the rows that are in this part are called inside."""
@@ -42,15 +52,14 @@ class Part:
         return self._look_up(rows)[1] & (rows > 0)
 
     def _look_up(self, rows: Int[Array, "_"]) -> tuple[Int[Array, "_"], Bool[Array, "_"]]:
-        places = np.searchsorted(self.rows, rows.astype(self.rows.dtype))  # of two types, it would copy all of ours
-        return places, self.rows[np.minimum(places, len(self.rows) - 1)] == rows
+        if isinstance(self.numbers, range):
+            return rows, (rows >= 0) & (rows <= self.last_row)
+        places = np.searchsorted(self.numbers, rows.astype(self.numbers.dtype))  # of two types, it would copy all
+        return places, self.numbers[np.minimum(places, len(self.numbers) - 1)] == rows
 
     def _allowed(self, allowed: Bool[Array, "_"]) -> Bool[Array, "videos"]:
-        """The same of the rows inside; of neighbours without looking up each."""
-        if self.rows[-1] == len(self.rows) - 1:
-            return allowed[: len(self.rows)]
-        found: Array = allowed[self.rows]
-        return found
+        """The same of the rows inside."""
+        return allowed[: len(self.numbers)] if isinstance(self.numbers, range) else allowed[self.numbers]
 
 
 class ShardedIndex:

@@ -16,11 +16,11 @@ from watchnext.retrieval.index.selection import RunningTop
 from watchnext.shapes import Array, Bool, Float, RowLists
 
 _ROWS_AT_ONCE = 2_048
-_RESTS = 20  # times as long as a block took
+_RESTS = 50  # times as long as a block took
 
 
 class UnhurriedScan:
-    """Finds what `ExactIndex` finds, a block after the other, and rests twenty times as long after each.
+    """Finds what `ExactIndex` finds, a block after the other, and rests fifty times as long after each.
 
     Vectors that are mapped are read from their file instead: in the mapping, ten million of them would become this
     process's own memory, a page fault each. `rest` sleeps, and may raise where the scan is to end.
