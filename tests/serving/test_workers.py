@@ -23,7 +23,7 @@ from watchnext.serving.events import LiveEvent
 from watchnext.serving.exchange import Ask, OverloadError
 from watchnext.serving.server import Server, ServerSettings
 from watchnext.serving.stores.opening import open_store
-from watchnext.serving.workers import NAME, Where, Workers, _as_sent, _Follower
+from watchnext.serving.workers import NAME, Where, Workers, _as_sent, _cores_for, _Follower
 
 pytestmark = pytest.mark.usefixtures("unchecked_types")
 
@@ -139,13 +139,26 @@ def test_requests_go_on_while_bundles_change(server, second):
     assert not failed and len(answers) > PROCESSES
 
 
+def test_as_many_processes_as_cores_have_one_each(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {5, 3})
+    assert [_cores_for(count) for count in (1, 2, 3)] == [[None], [3, 5], [None, None, None]]
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert _cores_for(2) == [None, None]
+
+
+def cores_of(server):
+    return [os.sched_getaffinity(process.pid) for process in processes_of(server)]
+
+
 def test_a_killed_process_is_replaced_and_no_request_fails(server, caplog):
-    old = processes_of(server)
+    old, cores = processes_of(server), cores_of(server)
     os.kill(old[0].pid, signal.SIGKILL)
     assert len(answers_of_all(server, Ask(USERS[0], k=3))) == 2 * PROCESSES
     until(lambda: server._workers._free.qsize() == PROCESSES)
     now = processes_of(server)
     assert old[0] not in now and old[1] in now and all(process.is_alive() for process in now)
+    assert cores_of(server) == cores
+    assert cores == [{core} for core in sorted(os.sched_getaffinity(0))] or os.cpu_count() != PROCESSES
     assert "ended with -9" in caplog.text
     figures = server.metrics.render().decode()
     assert "watchnext_processes_replaced_total 1.0" in figures

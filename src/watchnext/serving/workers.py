@@ -1,6 +1,7 @@
 """Processes that answer beside each other on the same mapped files, so that no request waits for another's Python."""
 
 import logging
+import os
 import queue
 import signal
 import sys
@@ -44,9 +45,10 @@ class Where:
 class Workers:
     """So many processes, each of which answers one request at a time; `timed` is told what their stages took.
 
-    Each maps the files of the bundles that serve, and follows the store by itself: what a request needs to know is on
-    disk. One that ends is replaced by another that loads what is `serving`, and its request is asked of one that lives,
-    once more.
+    Where they are as many as the cores, each has its own: left to the system, two answer on one core now and then while
+    another idles (docs/results.md). Each maps the files of the bundles that serve, and follows the store by itself:
+    what a request needs to know is on disk. One that ends is replaced by another that loads what is `serving`, and its
+    request is asked of one that lives, once more.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class Workers:
         self._changing = threading.Lock()
         self._closed = threading.Event()
         self.num_replaced = 0
-        self._all = [_Process(where) for _ in range(count)]
+        self._all = [_Process(where, core) for core in _cores_for(count)]
         for process in self._all:
             self._free.put(process)
 
@@ -140,7 +142,7 @@ class Workers:
                     return
                 gone.end()
                 _log.error("a process that answers ended with %s; another takes its place", gone.exit_code)
-                process = _Process(self._where)
+                process = _Process(self._where, gone.core)
                 self.num_replaced += 1
                 self._all[self._all.index(gone)] = process
                 refused, ended = _ordered([process], self._serving())
@@ -169,14 +171,21 @@ def _ordered(
     return refused, gone
 
 
+def _cores_for(count: int) -> list[int | None]:
+    """A core for each process where these are as many; with fewer, another server may have taken the same ones."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    return [*cores] if len(cores) == count else [None] * count
+
+
 class _Process:
     """One process as it is seen from outside: it answers by one connection, and takes orders by another."""
 
-    def __init__(self, where: Where) -> None:
+    def __init__(self, where: Where, core: int | None) -> None:
+        self.core = core
         context = copies.context()
         self._asking, asked = context.Pipe()
         self.orders, ordered = context.Pipe()
-        self._process = context.Process(target=_work, args=(asked, ordered, where), name=NAME, daemon=True)
+        self._process = context.Process(target=_work, args=(asked, ordered, where, core), name=NAME, daemon=True)
         self._process.start()
         asked.close()
         ordered.close()
@@ -246,8 +255,12 @@ class _Follower(Deployed):
                 orders.send(refused)
 
 
-def _work(asked: Connection, ordered: Connection, where: Where) -> None:  # pragma: no cover  # in another process
+def _work(
+    asked: Connection, ordered: Connection, where: Where, core: int | None
+) -> None:  # pragma: no cover  # in another process
     """What a process does: orders are taken by a thread, so that requests are answered while a bundle loads."""
+    if core is not None:
+        os.sched_setaffinity(0, [core])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other process says when to end
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     torch.set_num_threads(1)
