@@ -18,6 +18,7 @@ from watchnext.serving.deployment import Deployment, Deployments, Variant
 from watchnext.serving.events import LiveEvent
 from watchnext.serving.funnel import Question
 from watchnext.serving.http import create_app
+from watchnext.serving.live import LiveBundle
 from watchnext.serving.recommender import Recommender
 from watchnext.serving.server import ServerSettings
 from watchnext.serving.stores.opening import open_store
@@ -354,6 +355,24 @@ def test_a_block_holds_while_a_share_is_changed(deployments, store, first, secon
     deployments.promote(second, 0.5, "new")
     assert live_of(deployments) is live and seen == []
     assert live_of(deployments, 1).blocked.tolist() == live_of(deployments, 1).rows_of(["7"]).tolist()
+
+
+def test_a_bundle_tries_an_upload_on_one_users_events_not_on_the_whole_log(first, monkeypatch):
+    recommender, counts, inputs = Recommender.open(first), [], LiveBundle.inputs
+
+    def counting(live, records, *others):
+        if len(live.uploads):
+            counts.append(len(records.events.video_row))
+        return inputs(live, records, *others)
+
+    monkeypatch.setattr(LiveBundle, "inputs", counting)
+    deployment.refuse_other_answers(recommender, first)
+    assert counts and max(counts) < len(recommender.bundle.dataset.events.video_row) / 10
+
+
+def test_a_catalogue_that_is_smaller_than_the_trial_page_is_served(first, monkeypatch):
+    monkeypatch.setattr(deployment, "_CHECKED_K", 100_000)
+    deployment.refuse_other_answers(Recommender.open(first), first)
 
 
 def test_an_upload_that_a_bundle_cannot_take_is_skipped(deployments, store, first, caplog):

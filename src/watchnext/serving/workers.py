@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from watchnext.errors import ArtifactError, WatchnextError
-from watchnext.memory import give_back_freed_memory, keep_freed_memory
+from watchnext.memory import give_back_freed_memory
 from watchnext.serving import copies
 from watchnext.serving.answering import Answerer, Given
 from watchnext.serving.deployment import Deployed, Deployment, Named, Variant, refuse_other_answers
@@ -264,7 +264,6 @@ def _work(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other process says when to end
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     torch.set_num_threads(1)
-    keep_freed_memory()
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
         store = open_store(where.store, trust_durability=where.trust_durability)
