@@ -48,7 +48,7 @@ class Part:
         return places[there]
 
     def has(self, rows: Int[Array, "_"]) -> Bool[Array, "_"]:
-        """Says of each row whether it is in this part, by binary search; nobody is in none."""
+        """Says of each row whether it is in this part, at most by binary search; nobody is in none."""
         return self._look_up(rows)[1] & (rows > 0)
 
     def _look_up(self, rows: Int[Array, "_"]) -> tuple[Int[Array, "_"], Bool[Array, "_"]]:
@@ -58,8 +58,11 @@ class Part:
         return places, self.numbers[np.minimum(places, len(self.numbers) - 1)] == rows
 
     def _allowed(self, allowed: Bool[Array, "_"]) -> Bool[Array, "videos"]:
-        """The same of the rows inside."""
-        return allowed[: len(self.numbers)] if isinstance(self.numbers, range) else allowed[self.numbers]
+        """The same of the rows inside; of neighbours without looking up each."""
+        if self.last_row == len(self.numbers) - 1:
+            return allowed[: len(self.numbers)]
+        found: Array = allowed[self.rows]
+        return found
 
 
 class ShardedIndex:
