@@ -45,10 +45,10 @@ class Where:
 class Workers:
     """So many processes, each of which answers one request at a time; `timed` is told what their stages took.
 
-    Where they are as many as the cores, each has its own: left to the system, two answer on one core now and then while
-    another idles (docs/results.md). Each maps the files of the bundles that serve, and follows the store by itself:
-    what a request needs to know is on disk. One that ends is replaced by another that loads what is `serving`, and its
-    request is asked of one that lives, once more.
+    Where they are as many as the cores, each has its own, which shortens the slowest answers (docs/results.md). Each
+    maps the files of the bundles that serve, and follows the store by itself: what a request needs to know is on disk.
+    One that ends is replaced by another that loads what is `serving`, and its request is asked of one that lives, once
+    more.
     """
 
     def __init__(
